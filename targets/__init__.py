@@ -1,0 +1,1 @@
+"""One TOML per chip or format."""
