@@ -1,0 +1,116 @@
+"""Worst cases: between which integers each value can ever lie, whatever the sample.
+
+Per channel intervals `(low, high)`, int64 `(channels,)` or `(features,)`. Sound, not tight: inputs of one layer are
+taken as independent. A membrane is followed through the network's own number of steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from snnkd_deploy.ir import (
+    Add,
+    Array,
+    Conv2d,
+    Flatten,
+    Graph,
+    Input,
+    Linear,
+    MaxPool2d,
+    Neuron,
+    Node,
+    Output,
+    Relu,
+    SumPool2d,
+)
+from snnkd_deploy.numerics import scale_by_fraction
+
+Interval = tuple[Array, Array]
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """`values[node]`: its output. `membranes[neuron or output]`: v before the reset, in units of the state."""
+
+    values: dict[str, Interval]
+    membranes: dict[str, Interval]
+
+
+def bounds(graph: Graph) -> Bounds:
+    """Intervals of every node of an integer graph."""
+    values: dict[str, Interval] = {}
+    membranes: dict[str, Interval] = {}
+    for node in graph:
+        given = [values[name] for name in node.inputs]
+        if isinstance(node, Neuron):
+            membranes[node.name] = _membrane(node, given[0], graph.timesteps)
+        elif isinstance(node, Output):
+            membranes[node.name] = _accumulated(given[0], graph.timesteps)
+        values[node.name] = membranes[node.name] if isinstance(node, Output) else _interval(node, given, graph)
+    return Bounds(values, membranes)
+
+
+def largest(interval: Interval) -> int:
+    """The largest magnitude in an interval."""
+    return max(int(np.abs(interval[0]).max(initial=0)), int(np.abs(interval[1]).max(initial=0)))
+
+
+def _interval(node: Node, given: list[Interval], graph: Graph) -> Interval:
+    if isinstance(node, Input):
+        return np.full(node.shape[0], node.low), np.full(node.shape[0], node.high)
+    if isinstance(node, Neuron):
+        channels = graph.shapes[node.name][0]
+        return np.zeros(channels, dtype=np.int64), np.ones(channels, dtype=np.int64)
+    low, high = given[0]
+    if isinstance(node, Linear | Conv2d):
+        return _weighted(node, low, high)
+    if isinstance(node, SumPool2d):
+        area = node.kernel[0] * node.kernel[1]
+        return low * area, high * area
+    if isinstance(node, Flatten):
+        repeat = graph.shapes[node.name][0] // len(low)
+        return np.repeat(low, repeat), np.repeat(high, repeat)
+    if isinstance(node, Add):
+        return np.sum([one for one, _ in given], axis=0), np.sum([one for _, one in given], axis=0)
+    if isinstance(node, Relu):
+        return np.maximum(low, 0), np.maximum(high, 0)
+    assert isinstance(node, MaxPool2d), f"no worst case for {type(node).__name__}"
+    return low, high
+
+
+def _weighted(node: Linear | Conv2d, low: Array, high: Array) -> Interval:
+    """Zero padding is an input too: with it, or with strides that skip taps, each input may also be absent."""
+    groups = node.groups if isinstance(node, Conv2d) else 1
+    if isinstance(node, Conv2d):
+        low, high = np.minimum(low, 0), np.maximum(high, 0)
+    out, per_group = node.weight.shape[:2]
+    weight = node.weight.reshape(groups, out // groups, per_group, -1).astype(np.int64)
+    lows, highs = (side.reshape(groups, 1, per_group, 1) for side in (low, high))
+    corners = weight * lows, weight * highs
+    least = np.minimum(*corners).sum(axis=(2, 3)).reshape(out)
+    most = np.maximum(*corners).sum(axis=(2, 3)).reshape(out)
+    return least + node.bias, most + node.bias
+
+
+def _membrane(node: Neuron, current: Interval, timesteps: int) -> Interval:
+    unit = 2**node.fraction_bits
+    threshold = node.threshold * unit
+    low, high = current[0] * unit, current[1] * unit
+    least = most = np.zeros_like(low)
+    worst_low, worst_high = low, high
+    for _ in range(timesteps):
+        before_low = scale_by_fraction(least, node.decay_numerator, node.decay_bits) + low
+        before_high = scale_by_fraction(most, node.decay_numerator, node.decay_bits) + high
+        worst_low, worst_high = np.minimum(worst_low, before_low), np.maximum(worst_high, before_high)
+        kept = np.minimum(before_high, threshold)
+        after_reset = before_high - threshold if node.reset == "subtract" else np.zeros_like(before_high)
+        most = np.where(before_high > threshold, np.maximum(kept, after_reset), before_high)
+        least = np.where(before_high > threshold, np.minimum(before_low, 0), before_low)
+    return worst_low, worst_high
+
+
+def _accumulated(current: Interval, timesteps: int) -> Interval:
+    """Every partial sum over the steps, zero included."""
+    return np.minimum(current[0], 0) * timesteps, np.maximum(current[1], 0) * timesteps

@@ -1,0 +1,315 @@
+"""The graph between the trained network and the file: nodes are equations, stages say what has been done to them.
+
+Shapes are per sample: `(channels, height, width)` or `(features,)`; time and batch are not part of a node.
+Nodes and graphs are never changed; a pass builds new ones with `dataclasses.replace`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from functools import cached_property
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Pair = tuple[int, int]
+Shape = tuple[int, ...]
+N = TypeVar("N", bound="Node")
+
+
+class Stage(IntEnum):
+    """How far a graph has come; each stage keeps the promises of the ones before it."""
+
+    TRACED = 0
+    """As trained: real numbers, BatchNorm still there."""
+    FOLDED = 1
+    """No BatchNorm."""
+    INTEGER = 2
+    """Every weight, bias and threshold an integer; average pools are sums. This is the network that `digest` names."""
+    LEGAL = 3
+    """Rewritten into what the target can hold, with the same spikes."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Node:
+    """One operation; `inputs` are names of nodes that come before it."""
+
+    name: str
+    inputs: tuple[str, ...]
+    placement: Literal["chip", "host"] = "chip"
+    """Where it runs; the host computes what a spike-only chip cannot take in (the first layer on pixels)."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Input(Node):
+    """The sample, as integers in `low..high`; one unit is worth `scale` in the units the network was trained in."""
+
+    inputs: tuple[str, ...] = ()
+    shape: Shape
+    scale: float = 1.0
+    low: int = 0
+    high: int = 255
+    static: bool = True
+    """The same picture at each step (direct coding); otherwise one frame per step."""
+
+    @property
+    def spikes(self) -> bool:
+        """Whether its values are spikes already."""
+        return self.low >= 0 and self.high <= 1
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Linear(Node):
+    """y = weight @ x + bias; weight `(out, in)`, bias `(out,)`. `unit`: real value of the integer 1 in y."""
+
+    weight: Array
+    bias: Array
+    unit: Array | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Conv2d(Node):
+    """Cross-correlation with zero padding; weight `(out, in / groups, kernel height, kernel width)`, bias `(out,)`."""
+
+    weight: Array
+    bias: Array
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+    unit: Array | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BatchNorm(Node):
+    """y = (x - mean) / sqrt(variance + eps) * gamma + beta, each `(channels,)`, over the channel axis."""
+
+    mean: Array
+    variance: Array
+    gamma: Array
+    beta: Array
+    eps: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Pool(Node):
+    """A window of `kernel` moved by `stride`; rows and columns that do not fill a window are dropped."""
+
+    kernel: Pair
+    stride: Pair
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AvgPool2d(Pool):
+    """Mean over the window."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SumPool2d(Pool):
+    """Sum over the window: an average pool whose 1 / (kernel area) has moved into the next layer's scale."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MaxPool2d(Pool):
+    """Maximum over the window; on spikes, OR at each step."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Flatten(Node):
+    """`(channels, height, width)` to `(features,)`, channel slowest (torch's order)."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Add(Node):
+    """Sum of its inputs, which have one shape."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Relu(Node):
+    """max(x, 0): the activation of a teacher; no spiking target has it."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Neuron(Node):
+    """v = decay * v + x[t];  s[t] = v > threshold;  v = 0 where s[t] (zero), or v - threshold * s[t] (subtract).
+
+    v is zero at the start of each sample. From INTEGER on, v is held in units of `2**-fraction_bits` weight units, and
+    `decay` is a multiple of `2**-decay_bits` whose product is truncated toward zero (Loihi: 12 bits, 6 bits).
+    """
+
+    decay: float
+    threshold: Array
+    """One for all, shape `()`, or one per channel, `(channels,)`."""
+    reset: Literal["zero", "subtract"] = "zero"
+    decay_bits: int = 0
+    fraction_bits: int = 0
+
+    @property
+    def decay_numerator(self) -> int:
+        """`decay * 2**decay_bits`, an integer from INTEGER on."""
+        return round(self.decay * (1 << self.decay_bits))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Output(Node):
+    """logits: mean over time of its input; from INTEGER on the sum over time, one unit being worth `unit` of a sum."""
+
+    unit: float = 1.0
+
+
+Synaptic = (Linear, Conv2d)
+KINDS: dict[str, type[Node]] = {
+    kind.__name__: kind
+    for kind in (Input, Linear, Conv2d, BatchNorm, AvgPool2d, SumPool2d, MaxPool2d, Flatten, Add, Relu, Neuron, Output)
+}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Graph:
+    """Nodes in an order in which each comes after its inputs; one Input, one Output."""
+
+    nodes: tuple[Node, ...]
+    timesteps: int
+    stage: Stage = Stage.TRACED
+    name: str = "network"
+
+    def __getitem__(self, name: str) -> Node:
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
+
+    def of(self, *kinds: type[N]) -> tuple[N, ...]:
+        """The nodes of these kinds, in order."""
+        return tuple(node for node in self.nodes if isinstance(node, kinds))
+
+    def consumers(self, name: str) -> tuple[Node, ...]:
+        """The nodes that read the output of `name`."""
+        return tuple(node for node in self.nodes if name in node.inputs)
+
+    @property
+    def input(self) -> Input:
+        """The only Input."""
+        return self.of(Input)[0]
+
+    @property
+    def output(self) -> Output:
+        """The only Output."""
+        return self.of(Output)[0]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Node]:
+        return {node.name: node for node in self.nodes}
+
+    @cached_property
+    def shapes(self) -> dict[str, Shape]:
+        """The output shape of each node, by name; ValueError where shapes do not fit."""
+        shapes: dict[str, Shape] = {}
+        for node in self.nodes:
+            shapes[node.name] = output_shape(node, [shapes[name] for name in node.inputs])
+        return shapes
+
+    @cached_property
+    def static(self) -> frozenset[str]:
+        """Names of the nodes whose value is the same at each step: the still picture and what depends on it alone."""
+        names: set[str] = set()
+        for node in self.nodes:
+            still = node.static if isinstance(node, Input) else all(name in names for name in node.inputs)
+            if still and not isinstance(node, Neuron):
+                names.add(node.name)
+        return frozenset(names)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over everything that decides the spikes: kinds, wiring, numbers. The graph's own name is left out."""
+        state = hashlib.sha256(f"{self.timesteps} {self.stage.name}".encode())
+        for node in self.nodes:
+            description, arrays = describe(node)
+            state.update(json.dumps(description, sort_keys=True).encode())
+            for name in sorted(arrays):
+                state.update(canonical_bytes(arrays[name]))
+        return state.hexdigest()
+
+
+def describe(node: Node) -> tuple[dict[str, Any], dict[str, Array]]:
+    """A node as plain values and arrays: what is hashed and what is stored."""
+    plain: dict[str, Any] = {"kind": type(node).__name__}
+    arrays: dict[str, Array] = {}
+    for field in fields(node):
+        value = getattr(node, field.name)
+        if isinstance(value, np.ndarray):
+            arrays[field.name] = value
+        else:
+            plain[field.name] = list(value) if isinstance(value, tuple) else value
+    return plain, arrays
+
+
+def canonical_bytes(array: Array) -> bytes:
+    """Shape and values as little-endian int64 or float64, so that the stored width does not matter."""
+    wide = array.astype("<i8" if np.issubdtype(array.dtype, np.integer) else "<f8")
+    return repr(array.shape).encode() + np.ascontiguousarray(wide).tobytes()
+
+
+def ancestors(graph: Graph, name: str) -> set[str]:
+    """Names of all nodes that `name` depends on, itself left out."""
+    found: set[str] = set()
+    waiting = list(graph[name].inputs)
+    while waiting:
+        one = waiting.pop()
+        if one not in found:
+            found.add(one)
+            waiting.extend(graph[one].inputs)
+    return found
+
+
+def output_shape(node: Node, inputs: list[Shape]) -> Shape:
+    """Shape of the node's output; ValueError says what does not fit."""
+    if isinstance(node, Input):
+        return node.shape
+    first = inputs[0]
+    if isinstance(node, Linear):
+        if first != (node.weight.shape[1],):
+            raise ValueError(f"{node.name} takes {node.weight.shape[1]} features, met shape {first}")
+        return (node.weight.shape[0],)
+    if isinstance(node, Conv2d):
+        return _conv_shape(node, first)
+    if isinstance(node, Pool):
+        return _pool_shape(node, first)
+    if isinstance(node, Flatten):
+        return (int(np.prod(first)),)
+    if isinstance(node, Add) and any(shape != first for shape in inputs):
+        raise ValueError(f"{node.name} adds different shapes: {', '.join(map(str, inputs))}")
+    return first
+
+
+def _conv_shape(node: Conv2d, shape: Shape) -> Shape:
+    out, per_group = node.weight.shape[:2]
+    if len(shape) != 3 or shape[0] != per_group * node.groups or out % node.groups:
+        raise ValueError(f"{node.name} takes {per_group * node.groups} channels of a picture, met shape {shape}")
+    sides = [
+        (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
+        for size, kernel, pad, dilation, stride in zip(
+            shape[1:], node.weight.shape[2:], node.padding, node.dilation, node.stride, strict=True
+        )
+    ]
+    if min(sides) < 1:
+        raise ValueError(f"{node.name}: its kernel does not fit into {shape}")
+    return (out, *sides)
+
+
+def _pool_shape(node: Pool, shape: Shape) -> Shape:
+    if len(shape) != 3 or shape[1] < node.kernel[0] or shape[2] < node.kernel[1]:
+        raise ValueError(f"{node.name}: its window {node.kernel} does not fit into {shape}")
+    height, width = (
+        (size - kernel) // stride + 1 for size, kernel, stride in zip(shape[1:], node.kernel, node.stride, strict=True)
+    )
+    return (shape[0], height, width)

@@ -1,0 +1,64 @@
+"""Rounding, truncation and exact sums: the only place where a number is made less precise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from snnkd_deploy.ir import Array, Conv2d, Linear, Pool
+
+EXACT = 2**53
+"""Integers of smaller magnitude are exact in float64, and so are their sums in any order."""
+
+
+def round_half_even(values: Array) -> Array:
+    """Nearest integer as int64, ties to even."""
+    return np.asarray(np.rint(values).astype(np.int64))
+
+
+def scale_by_fraction(values: Array, numerator: int, bits: int) -> Array:
+    """values * numerator / 2**bits, truncated toward zero (Loihi's decay: sign(v) * ((|v| * k) >> 12))."""
+    return np.asarray(np.sign(values) * ((np.abs(values) * numerator) >> bits))
+
+
+def linear(x: Array, node: Linear) -> Array:
+    """`(..., in)` to `(..., out)`."""
+    return _sum_exactly(x, node.weight, x @ node.weight.T.astype(np.float64)) + node.bias
+
+
+def conv2d(x: Array, node: Conv2d) -> Array:
+    """`(N, in, height, width)` to `(N, out, ...)`: for each kernel tap, the shifted picture times its weights."""
+    groups, (up, left) = node.groups, node.padding
+    out, per_group, rows, columns = node.weight.shape
+    padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (up, up), (left, left)))
+    height = (padded.shape[2] - node.dilation[0] * (rows - 1) - 1) // node.stride[0] + 1
+    width = (padded.shape[3] - node.dilation[1] * (columns - 1) - 1) // node.stride[1] + 1
+    weight = node.weight.reshape(groups, out // groups, per_group, rows, columns).astype(np.float64)
+    total = np.zeros((len(x), groups, out // groups, height * width))
+    for row in range(rows):
+        for column in range(columns):
+            top, start = row * node.dilation[0], column * node.dilation[1]
+            tap = padded[:, :, top :: node.stride[0], start :: node.stride[1]][:, :, :height, :width]
+            total += weight[..., row, column] @ tap.reshape(len(x), groups, per_group, height * width)
+    return _sum_exactly(x, node.weight, total.reshape(len(x), out, height, width)) + node.bias[:, None, None]
+
+
+def windows(x: Array, node: Pool) -> Array:
+    """`(N, channels, height, width)` to `(N, channels, out height, out width, kernel height, kernel width)`."""
+    view: Array = np.lib.stride_tricks.sliding_window_view(x, node.kernel, axis=(2, 3))  # type: ignore[call-overload]
+    return view[:, :, :: node.stride[0], :: node.stride[1]]
+
+
+def is_integer(array: Array) -> bool:
+    """Whether its values are stored as integers (not merely whole numbers)."""
+    return bool(np.issubdtype(array.dtype, np.integer))
+
+
+def _sum_exactly(x: Array, weight: Array, total: Array) -> Array:
+    """`total`, computed in float64 for speed, as int64 where both factors are integers; exact, or an assertion."""
+    if not (is_integer(x) and is_integer(weight)):
+        return total
+    bound: Any = np.abs(weight).reshape(len(weight), -1).sum(axis=1).max(initial=0)
+    assert float(bound) * float(np.abs(x).max(initial=0)) < EXACT
+    return total.astype(np.int64)

@@ -1,0 +1,70 @@
+"""Does the written file compute what the simulator computes? Spike for spike, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from snnkd_deploy.ir import Array, Graph
+from snnkd_deploy.simulate import Record
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One way to run a written file: `run(file, inputs, loader)` gives the Record of integer `inputs`.
+
+    `inputs` are `(samples, *shape)` for still pictures, `(time, samples, *shape)` for frames; `loader` is what `write`
+    returned. RuntimeMissingError says that the program it needs is not here. `samples`: how many it runs unless told.
+    """
+
+    name: str
+    run: Callable[[Path, Array, Mapping[str, Any]], Record]
+    samples: int
+    required: bool = True
+    """Whether an export without this proof counts as unverified."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first place where two records part: earliest layer, then earliest step, then lowest sample and neuron."""
+
+    layer: str
+    step: int | None
+    sample: int
+    index: tuple[int, ...]
+    expected: int
+    met: int
+    spikes_differing: int
+
+    def __str__(self) -> str:
+        where = f"layer {self.layer}" + ("" if self.step is None else f", step {self.step}")
+        return (
+            f"{where}, sample {self.sample}, element {self.index}: the simulator has {self.expected}, "
+            f"the file {self.met} ({self.spikes_differing} values of that layer differ)"
+        )
+
+
+def first_difference(graph: Graph, expected: Record, met: Record) -> Difference | None:
+    """None if every spike of every layer and every logit is the same."""
+    for layer in (node.name for node in graph if node.name in expected.spikes):
+        if layer not in met.spikes:
+            return Difference(layer, None, 0, (), 1, 0, expected.spikes[layer].size)
+        if difference := _compare(layer, expected.spikes[layer], met.spikes[layer]):
+            return difference
+    return _compare(graph.output.name, expected.logits[None], met.logits[None], timed=False)
+
+
+def _compare(layer: str, expected: Array, met: Array, timed: bool = True) -> Difference | None:
+    if expected.shape != met.shape:
+        return Difference(layer, None, 0, met.shape, int(expected.size), int(met.size), int(expected.size))
+    differs = expected != met
+    if not differs.any():
+        return None
+    step, sample, *index = (int(place[0]) for place in np.nonzero(differs))
+    where = (step, sample, *index)
+    values = int(expected[where]), int(met[where])
+    return Difference(layer, step if timed else None, sample, tuple(index), *values, int(differs.sum()))

@@ -1,0 +1,173 @@
+"""What a graph means: the reference that every file and every faster form is compared with.
+
+Exact on integers, step by step as the node's equation says. Layers have no delay, so a layer can be computed for all
+steps before the next one; arrays are `(time, batch, *shape)`, with a time axis of 1 while nothing changes over time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from snnkd_deploy.errors import InputError
+from snnkd_deploy.ir import (
+    Add,
+    Array,
+    AvgPool2d,
+    BatchNorm,
+    Conv2d,
+    Flatten,
+    Graph,
+    Input,
+    Linear,
+    MaxPool2d,
+    Neuron,
+    Node,
+    Output,
+    Relu,
+    Stage,
+    SumPool2d,
+)
+from snnkd_deploy.numerics import conv2d, is_integer, linear, scale_by_fraction, windows
+
+Observer = Callable[[Node, tuple[Array, ...], Array], None]
+"""Called for each node with its inputs and its output, `(time or 1, batch, *shape)` each."""
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """What a network did: `spikes[layer]` uint8 `(time, batch, *shape)`, `logits` `(batch, classes)`.
+
+    Logits are int64 sums over time for integer graphs, float64 means over time before.
+    """
+
+    spikes: dict[str, Array]
+    logits: Array
+
+
+def simulate(graph: Graph, inputs: Array, observe: Observer | None = None) -> Record:
+    """Run `inputs`: integers `(batch, *shape)` for a still picture, `(time, batch, *shape)` for frames.
+
+    Floats are accepted only by graphs before INTEGER. InputError if the shape or the range does not fit.
+    """
+    values: dict[str, Array] = {}
+    spikes: dict[str, Array] = {}
+    last_reader = {name: node.name for node in graph for name in node.inputs}
+    for node in graph:
+        arguments = tuple(values[name] for name in node.inputs)
+        value = _sample(graph, inputs) if isinstance(node, Input) else evaluate(node, arguments, graph)
+        values[node.name] = value
+        if isinstance(node, Neuron):
+            spikes[node.name] = value.astype(np.uint8)
+        if observe is not None:
+            observe(node, arguments, value)
+        for name in node.inputs:
+            if last_reader[name] == node.name:
+                values.pop(name, None)
+    return Record(spikes, values[graph.output.name])
+
+
+def batches(graph: Graph, inputs: Array, size: int = 64, observe: Observer | None = None) -> Iterator[Record]:
+    """`simulate`, `size` samples at a time."""
+    axis = sample_axis(graph)
+    for start in range(0, inputs.shape[axis], size):
+        part = inputs[start : start + size] if axis == 0 else inputs[:, start : start + size]
+        yield simulate(graph, part, observe)
+
+
+def sample_axis(graph: Graph) -> int:
+    """The axis of `inputs` that counts samples: 0 for still pictures, 1 for frames."""
+    return 0 if graph.input.static else 1
+
+
+def predictions(graph: Graph, inputs: Array) -> Array:
+    """The winning class of each sample, `(batch,)`; the lowest index where logits tie."""
+    return np.concatenate([record.logits.argmax(axis=1) for record in batches(graph, inputs)])
+
+
+def evaluate(node: Node, arguments: tuple[Array, ...], graph: Graph) -> Array:
+    """The output of one node, `(time or 1, batch, *shape)`."""
+    if isinstance(node, Neuron):
+        return _fire(node, arguments[0], graph.timesteps)
+    if isinstance(node, Output):
+        return _read_out(arguments[0], graph)
+    if isinstance(node, Add):
+        return np.asarray(sum(arguments[1:], start=arguments[0]))
+    time, batch = arguments[0].shape[:2]
+    merged = _each_step(node, arguments[0].reshape(time * batch, *arguments[0].shape[2:]))
+    return merged.reshape(time, batch, *merged.shape[1:])
+
+
+def _each_step(node: Node, x: Array) -> Array:
+    """Nodes without memory, on `(time * batch, *shape)`."""
+    if isinstance(node, Linear):
+        return linear(x, node)
+    if isinstance(node, Conv2d):
+        return conv2d(x, node)
+    if isinstance(node, SumPool2d):
+        return np.asarray(windows(x, node).sum(axis=(-2, -1)))
+    if isinstance(node, AvgPool2d):
+        return np.asarray(windows(x, node).mean(axis=(-2, -1)))
+    if isinstance(node, MaxPool2d):
+        return np.asarray(windows(x, node).max(axis=(-2, -1)))
+    if isinstance(node, Flatten):
+        return x.reshape(len(x), -1)
+    if isinstance(node, Relu):
+        return np.maximum(x, 0)
+    if isinstance(node, BatchNorm):
+        scale, shift = (over_channels(a, x.ndim - 1) for a in affine(node))
+        return np.asarray(x * scale + shift)
+    raise AssertionError(f"no meaning for {type(node).__name__}")
+
+
+def affine(norm: BatchNorm) -> tuple[Array, Array]:
+    """A BatchNorm in evaluation is y = scale * x + shift, each `(channels,)`."""
+    scale = norm.gamma / np.sqrt(norm.variance + norm.eps)
+    return scale, norm.beta - norm.mean * scale
+
+
+def over_channels(values: Array, dimensions: int) -> Array:
+    """`()` or `(channels,)` made to broadcast over `(channels, ...)` of so many dimensions."""
+    return values.reshape(-1, *[1] * (dimensions - 1)) if values.ndim else values
+
+
+def _fire(node: Neuron, current: Array, timesteps: int) -> Array:
+    """The neuron's equation over time; int64 from INTEGER on, float64 before."""
+    exact = is_integer(current) and is_integer(node.threshold)
+    threshold = over_channels(node.threshold, current.ndim - 2)
+    unit = 2**node.fraction_bits if exact else 1
+    potential: Array = np.zeros(current.shape[1:], dtype=np.int64 if exact else np.float64)
+    spikes = np.empty((timesteps, *current.shape[1:]), dtype=np.int64)
+    for step in range(timesteps):
+        if exact:
+            potential = scale_by_fraction(potential, node.decay_numerator, node.decay_bits)
+        else:
+            potential = node.decay * potential
+        potential = potential + current[step if len(current) > 1 else 0] * unit
+        fires = potential > threshold * unit
+        potential = np.where(fires, 0 if node.reset == "zero" else potential - threshold * unit, potential)
+        spikes[step] = fires
+    return spikes
+
+
+def _read_out(value: Array, graph: Graph) -> Array:
+    steps = np.broadcast_to(value, (graph.timesteps, *value.shape[1:]))
+    return np.asarray(steps.sum(axis=0) if graph.stage >= Stage.INTEGER else steps.mean(axis=0))
+
+
+def _sample(graph: Graph, inputs: Array) -> Array:
+    node = graph.input
+    leading = 1 if node.static else 2
+    if inputs.shape[leading:] != node.shape or (not node.static and len(inputs) != graph.timesteps):
+        wanted = ("samples",) if node.static else (graph.timesteps, "samples")
+        raise InputError(f"{graph.name} takes {(*wanted, *node.shape)}, met {inputs.shape}")
+    if inputs.size and (inputs.min() < node.low or inputs.max() > node.high):
+        raise InputError(f"{graph.name} takes {node.low}..{node.high}, met {inputs.min()}..{inputs.max()}")
+    value = inputs[None] if node.static else inputs
+    if graph.stage < Stage.INTEGER:
+        return np.asarray(value * node.scale)
+    if not is_integer(inputs):
+        raise InputError(f"{graph.name} takes integers, met {inputs.dtype}")
+    return value.astype(np.int64)

@@ -1,0 +1,52 @@
+"""Worst cases hold, and are reached where they can be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from snnkd_deploy.bounds import bounds
+from snnkd_deploy.calibration import Calibration
+from snnkd_deploy.compiler import lower
+from snnkd_deploy.errors import LegalityError
+from snnkd_deploy.ir import Array, Node
+from snnkd_deploy.simulate import simulate
+from snnkd_deploy.target import load_target
+from tests.networks import ANY, random_inputs, random_network
+from tests.test_simulate import one_neuron
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_value_ever_leaves_its_interval(seed: int) -> None:
+    graph = random_network(seed, ANY)
+    inputs = random_inputs(graph, 16, seed)
+    try:
+        integer = lower(graph, load_target("onnx"), Calibration(inputs)).integer
+    except LegalityError:
+        return
+    limits = bounds(integer)
+
+    def look(node: Node, arguments: tuple[Array, ...], value: Array) -> None:
+        interval = limits.membranes[node.name] if node is integer.output else limits.values[node.name]
+        low, high = (side.reshape(-1, *[1] * (value.ndim - 3)) for side in interval)
+        assert (value >= low).all(), node.name
+        assert (value <= high).all(), node.name
+
+    simulate(integer, inputs, look)
+
+
+def test_a_membrane_that_only_falls_is_followed_through_the_steps() -> None:
+    low, high = bounds(one_neuron(1.0, 10, "zero", 4)).membranes["s"]
+    assert low.tolist() == [-200 * 64 * 4]
+    assert high.tolist() == [(10 + 200) * 64]
+
+
+def test_a_leaking_membrane_is_bounded_by_its_series() -> None:
+    low, _ = bounds(one_neuron(0.5, 10, "zero", 3)).membranes["s"]
+    assert low.tolist() == [-int(200 * 64 * (1 + 0.5 + 0.25))]
+
+
+def test_subtraction_lets_a_membrane_grow() -> None:
+    _, high = bounds(one_neuron(1.0, 10, "subtract", 3)).membranes["s"]
+    assert high.tolist() == [(200 + 190 + 190) * 64]
+    assert np.all(high > bounds(one_neuron(1.0, 10, "zero", 3)).membranes["s"][1])

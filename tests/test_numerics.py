@@ -1,0 +1,55 @@
+"""Rounding and exact sums against Python's own integers and torch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snnkd_deploy.ir import Conv2d, Linear
+from snnkd_deploy.numerics import conv2d, linear, round_half_even, scale_by_fraction
+
+
+@given(st.integers(-(2**24), 2**24), st.integers(0, 4096))
+def test_the_leak_truncates_toward_zero(value: int, numerator: int) -> None:
+    expected = abs(value) * numerator // 4096 * (1 if value >= 0 else -1)
+    assert int(scale_by_fraction(np.asarray(value), numerator, 12)) == expected
+
+
+def test_ties_round_to_even() -> None:
+    assert round_half_even(np.array([0.5, 1.5, 2.5, -0.5, -1.5])).tolist() == [0, 2, 2, 0, -2]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_convolution_equals_torch(seed: int) -> None:
+    torch = pytest.importorskip("torch")
+    random = np.random.default_rng(seed)
+    groups = int(random.choice([1, 2, 4]))
+    kernel, stride, padding, dilation = (tuple(int(n) for n in random.integers(low, 4, 2)) for low in (1, 1, 0, 1))
+    x = random.integers(-5, 6, (3, 4, 9, 11))
+    weight = random.integers(-127, 128, (8, 4 // groups, *kernel))
+    bias = random.integers(-9, 9, 8)
+    node = Conv2d(
+        name="c",
+        inputs=("x",),
+        weight=weight,
+        bias=bias,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+    )
+    tensors = (torch.tensor(a) for a in (x, weight, bias))
+    expected = torch.nn.functional.conv2d(*tensors, stride, padding, dilation, groups).numpy()
+    met = conv2d(x, node)
+    assert met.dtype == np.int64
+    np.testing.assert_array_equal(met, expected)
+
+
+def test_integer_sums_stay_exact_beyond_float32() -> None:
+    weight = np.full((1, 3), 2**30 + 1)
+    node = Linear(name="w", inputs=("x",), weight=weight, bias=np.zeros(1, dtype=np.int64))
+    assert linear(np.array([[1, 1, -1]]), node).tolist() == [[2**30 + 1]]
+    with pytest.raises(AssertionError):
+        linear(np.array([[2**30, 0, 0]]), node)

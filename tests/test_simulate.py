@@ -1,0 +1,107 @@
+"""The definition against hand-worked numbers and against snnTorch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from snnkd_deploy.errors import InputError
+from snnkd_deploy.ir import Array, Graph, Input, Linear, Neuron, Output, Stage
+from snnkd_deploy.simulate import batches, simulate
+from tests.networks import ANY, random_inputs, random_network
+
+
+def one_neuron(decay: float, threshold: int, reset: str, timesteps: int, bits: int = 12, static: bool = False) -> Graph:
+    """A single neuron that sees its input unchanged."""
+    identity, zero = np.ones((1, 1), dtype=np.int64), np.zeros(1, dtype=np.int64)
+    neuron = Neuron(
+        name="s",
+        inputs=("w",),
+        decay=decay,
+        threshold=np.asarray(threshold),
+        reset=reset,  # type: ignore[arg-type]
+        decay_bits=bits,
+        fraction_bits=6,
+    )
+    nodes = (
+        Input(name="x", shape=(1,), low=-200, high=200, static=static),
+        Linear(name="w", inputs=("x",), weight=identity, bias=zero),
+        neuron,
+        Linear(name="r", inputs=("s",), weight=identity, bias=zero),
+        Output(name="y", inputs=("r",)),
+    )
+    return Graph(nodes=nodes, timesteps=timesteps, stage=Stage.INTEGER)
+
+
+def spikes(graph: Graph, currents: list[int]) -> list[int]:
+    values: Array = np.array(currents).reshape(-1, 1, 1)
+    return [int(one) for one in simulate(graph, values).spikes["s"].ravel()]
+
+
+def test_the_threshold_is_strict() -> None:
+    assert spikes(one_neuron(1.0, 10, "zero", 3), [10, 0, 1]) == [0, 0, 1]
+
+
+def test_reset_to_zero_forgets_and_reset_by_subtraction_keeps() -> None:
+    assert spikes(one_neuron(1.0, 10, "zero", 3), [25, 0, 0]) == [1, 0, 0]
+    assert spikes(one_neuron(1.0, 10, "subtract", 3), [25, 0, 0]) == [1, 1, 0]
+
+
+def test_the_leak_keeps_sixty_fourths_and_truncates() -> None:
+    # 1 -> 32/64 -> 16/64 -> ... -> 1/64 -> 0: six halvings leave 1/64, a seventh leaves nothing
+    assert spikes(one_neuron(0.5, 10, "zero", 8), [1, 0, 0, 0, 0, 0, 0, 10]) == [0] * 8
+    assert spikes(one_neuron(0.5, 10, "zero", 7), [1, 0, 0, 0, 0, 0, 10]) == [0] * 6 + [1]
+    # negative values truncate toward zero too: -1/64 disappears, so 11 alone is above 10
+    assert spikes(one_neuron(0.5, 10, "zero", 9), [-1, 0, 0, 0, 0, 0, 0, 0, 11]) == [0] * 8 + [1]
+
+
+def test_logits_are_sums_over_time_of_the_readout() -> None:
+    graph = one_neuron(1.0, 10, "zero", 4)
+    assert simulate(graph, np.array([11, 11, 0, 11]).reshape(4, 1, 1)).logits.tolist() == [[3]]
+
+
+def test_a_still_picture_is_the_same_input_at_each_step() -> None:
+    still, moving = one_neuron(0.5, 100, "zero", 5, static=True), one_neuron(0.5, 100, "zero", 5)
+    picture = np.array([[60], [101], [-3]])
+    frames = np.broadcast_to(picture, (5, 3, 1))
+    np.testing.assert_array_equal(simulate(still, picture).spikes["s"], simulate(moving, frames).spikes["s"])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_samples_do_not_influence_each_other(seed: int) -> None:
+    graph = random_network(seed, ANY)
+    inputs = random_inputs(graph, 7, seed)
+    whole = simulate(graph, inputs)
+    parts = list(batches(graph, inputs, size=3))
+    for name, values in whole.spikes.items():
+        np.testing.assert_array_equal(values, np.concatenate([part.spikes[name] for part in parts], axis=1))
+    np.testing.assert_allclose(whole.logits, np.concatenate([part.logits for part in parts]), atol=1e-12)
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.5, 0.9])
+def test_float_neurons_equal_snntorch_with_reset_to_zero(decay: float) -> None:
+    torch = pytest.importorskip("torch")
+    snntorch = pytest.importorskip("snntorch")
+    current = np.random.default_rng(0).normal(0.4, 0.6, (12, 50, 1))
+    graph = replace(one_neuron(decay, 1, "zero", 12), stage=Stage.TRACED)
+    nodes = [replace(n, threshold=np.asarray(1.0)) if isinstance(n, Neuron) else n for n in graph]
+    nodes = [replace(n, weight=np.ones((1, 1)), bias=np.zeros(1)) if isinstance(n, Linear) else n for n in nodes]
+    met = simulate(replace(graph, nodes=tuple(nodes)), current).spikes["s"]
+    leaky = snntorch.Leaky(beta=decay, threshold=1.0, reset_mechanism="zero").double()
+    membrane, expected = torch.zeros(50, 1, dtype=torch.float64), []
+    for step in torch.tensor(current):
+        fired, membrane = leaky(step, membrane)
+        expected.append(fired.detach().numpy())
+    np.testing.assert_array_equal(met, np.stack(expected))
+
+
+def test_inputs_that_do_not_fit_are_refused() -> None:
+    graph = one_neuron(1.0, 10, "zero", 3)
+    with pytest.raises(InputError, match=r"takes \(3, 'samples', 1\), met \(2, 1, 1\)"):
+        simulate(graph, np.zeros((2, 1, 1), dtype=np.int64))
+    with pytest.raises(InputError, match=r"takes -200\.\.200, met 0\.\.201"):
+        simulate(graph, np.array([0, 201, 0]).reshape(3, 1, 1))
+    with pytest.raises(InputError, match="takes integers, met float64"):
+        simulate(graph, np.zeros((3, 1, 1)))
