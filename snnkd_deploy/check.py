@@ -1,0 +1,220 @@
+"""What a legal graph is, at each stage and for each target. Every function returns all reasons at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+import numpy as np
+
+from snnkd_deploy.bounds import Interval, bounds, largest
+from snnkd_deploy.errors import GraphError, LegalityError
+from snnkd_deploy.ir import (
+    Add,
+    Array,
+    AvgPool2d,
+    BatchNorm,
+    Conv2d,
+    Graph,
+    Input,
+    Linear,
+    Neuron,
+    Node,
+    Output,
+    Pool,
+    Relu,
+    Stage,
+    Synaptic,
+    ancestors,
+    describe,
+)
+from snnkd_deploy.numerics import is_integer
+from snnkd_deploy.target import Target
+
+
+def verify(graph: Graph, target: Target) -> None:
+    """GraphError, or from LEGAL on LegalityError, that lists every rule of its stage that the graph breaks."""
+    if problems := graph_problems(graph):
+        raise GraphError(f"{graph.name} is not a {graph.stage.name.lower()} network:", problems)
+    if graph.stage == Stage.LEGAL and (problems := target_problems(graph, target)):
+        raise LegalityError(f"{target.name} cannot run this network:", problems)
+
+
+def graph_problems(graph: Graph) -> list[str]:
+    """The rules of the graph's own stage that it breaks."""
+    problems = list(_wiring_problems(graph))
+    if problems:
+        return problems
+    try:
+        shapes = graph.shapes
+    except ValueError as error:
+        return [str(error)]
+    for node in graph:
+        problems += _stage_problems(node, graph.stage)
+        problems += _array_problems(node, shapes[node.name][0])
+    return problems
+
+
+def target_problems(graph: Graph, target: Target) -> list[str]:
+    """The target's rules that an integer graph breaks, worst cases included."""
+    problems = [
+        f"{node.name}: no {type(node).__name__} on this target; it has {', '.join(target.nodes)}"
+        for node in graph
+        if type(node).__name__ not in target.nodes and node.placement == "chip"
+    ]
+    if problems:
+        return problems
+    if target.layout.wiring == "chain":
+        problems += _chain_problems(graph)
+    problems += leak_problems(graph, target)
+    limits = bounds(graph)
+    for node in graph:
+        if node.placement == "chip":
+            problems += _number_problems(node, target)
+        if isinstance(node, Neuron | Output):
+            problems += range_problems(node, limits.values[node.inputs[0]], limits.membranes[node.name], target)
+    return problems
+
+
+def range_problems(node: Neuron | Output, current: Interval, membrane: Interval, target: Target) -> list[str]:
+    """Whether the worst case of a layer's current and membrane stays within the target's state."""
+    maximum = target.state.maximum >> target.state.fraction_bits
+    problems = []
+    if largest(current) > maximum:
+        problems.append(f"{node.name}: its input can reach {largest(current)}, the state holds {maximum}")
+    unit = 2**node.fraction_bits if isinstance(node, Neuron) else 1
+    if largest(membrane) > maximum * unit:
+        what = "membrane" if isinstance(node, Neuron) else "sum over time"
+        problems.append(f"{node.name}: its {what} can reach {largest(membrane) // unit}, the state holds {maximum}")
+    return problems
+
+
+def _wiring_problems(graph: Graph) -> Iterator[str]:
+    seen: set[str] = set()
+    for node in graph:
+        if node.name in seen:
+            yield f"{node.name}: two nodes have this name"
+        for name in node.inputs:
+            if name not in seen:
+                yield f"{node.name}: its input {name!r} does not come before it"
+        least, most = (2, len(node.inputs)) if isinstance(node, Add) else (0, 0) if isinstance(node, Input) else (1, 1)
+        if not least <= len(node.inputs) <= most:
+            yield f"{node.name}: {type(node).__name__} has {len(node.inputs)} inputs"
+        seen.add(node.name)
+    inputs, outputs = graph.of(Input), graph.of(Output)
+    if len(inputs) != 1 or graph.nodes[0] is not inputs[0]:
+        yield f"the first node must be the only Input; met {len(inputs)} of them"
+    if len(outputs) != 1 or graph.nodes[-1] is not outputs[0]:
+        yield f"the last node must be the only Output; met {len(outputs)} of them"
+    if graph.timesteps < 1:
+        yield f"timesteps must be at least 1, met {graph.timesteps}"
+    read = {name for node in graph for name in node.inputs}
+    yield from (f"{node.name}: nothing reads it" for node in graph.nodes[:-1] if node.name not in read)
+
+
+def _stage_problems(node: Node, stage: Stage) -> Iterator[str]:
+    if stage >= Stage.FOLDED and isinstance(node, BatchNorm):
+        yield f"{node.name}: a BatchNorm is left"
+    if stage < Stage.INTEGER:
+        return
+    if isinstance(node, AvgPool2d | Relu):
+        yield f"{node.name}: {type(node).__name__} is not an integer operation"
+    for name, array in describe(node)[1].items():
+        if name != "unit" and not is_integer(array):
+            yield f"{node.name}: {name} is not integer"
+    if isinstance(node, Neuron):
+        if node.decay_bits == 0 or node.decay * 2**node.decay_bits != node.decay_numerator:
+            yield f"{node.name}: decay {node.decay} is not a multiple of 2**-{node.decay_bits}"
+        if node.threshold.min() < 1:
+            yield f"{node.name}: threshold {node.threshold.min()} is below 1"
+
+
+def _array_problems(node: Node, channels: int) -> Iterator[str]:
+    for name, array in describe(node)[1].items():
+        if not np.isfinite(array).all():
+            yield f"{node.name}: {name} holds a value that is not finite"
+    for name, values in _per_channel(node):
+        if values.shape != (channels,) and not (values.ndim == 0 and name == "threshold"):
+            yield f"{node.name}: {name} has shape {values.shape}, {channels} channels need ({channels},)"
+    if isinstance(node, Neuron) and not 0 <= node.decay <= 1:
+        yield f"{node.name}: decay {node.decay} is not in 0..1"
+
+
+def _per_channel(node: Node) -> list[tuple[str, Array]]:
+    if isinstance(node, Linear | Conv2d):
+        return [("bias", node.bias)]
+    if isinstance(node, BatchNorm):
+        return [(name, getattr(node, name)) for name in ("mean", "variance", "gamma", "beta")]
+    return [("threshold", node.threshold)] if isinstance(node, Neuron) else []
+
+
+def _chain_problems(graph: Graph) -> Iterator[str]:
+    """Layers one after the other: a synaptic layer, then its neuron, the readout last."""
+    for node in graph:
+        readers = graph.consumers(node.name)
+        if len(readers) > 1:
+            yield f"{node.name}: {len(readers)} nodes read it; this target runs layers in a row"
+        if isinstance(node, Synaptic) and not all(isinstance(reader, Neuron | Output) for reader in readers):
+            yield f"{node.name}: must feed a Neuron or the Output directly"
+        if isinstance(node, Neuron | Output) and not isinstance(graph[node.inputs[0]], Synaptic):
+            yield f"{node.name}: must be fed by a Linear or Conv2d directly"
+    readout = graph[graph.output.inputs[0]]
+    if not isinstance(readout, Linear):
+        yield f"{readout.name}: the readout must be a Linear"
+    elif not graph.of(Neuron):
+        yield f"{readout.name}: a network without neurons has nothing to run on this target"
+
+
+def _number_problems(node: Node, target: Target) -> Iterator[str]:
+    if isinstance(node, Linear | Conv2d):
+        yield from _beyond(node, "weight", node.weight, target.weights.minimum, target.weights.maximum)
+        yield from _beyond(node, "bias", node.bias, target.bias.minimum, target.bias.maximum)
+    if isinstance(node, Conv2d | Pool):
+        sizes = (
+            (*node.weight.shape[2:], *node.stride, *node.padding, *node.dilation, node.groups)
+            if isinstance(node, Conv2d)
+            else (*node.kernel, *node.stride)
+        )
+        if max(sizes) > target.layout.maximum_side:
+            yield f"{node.name}: kernel, stride or groups {max(sizes)} is above {target.layout.maximum_side}"
+    if isinstance(node, Neuron):
+        yield from _neuron_problems(node, target)
+
+
+def _neuron_problems(node: Neuron, target: Target) -> Iterator[str]:
+    yield from _beyond(node, "threshold", node.threshold, target.threshold.minimum, target.threshold.maximum)
+    if node.threshold.ndim and "channel" not in target.weights.granularity:
+        yield f"{node.name}: one threshold per channel; this target has one per layer"
+    if node.reset not in target.resets:
+        yield f"{node.name}: reset {node.reset!r}; this target resets by {' or '.join(map(repr, target.resets))}"
+    if node.decay_numerator < target.decay.minimum_numerator:
+        yield f"{node.name}: decay {node.decay} is below {target.decay.minimum_numerator} / 2**{target.decay.bits}"
+
+
+def leak_problems(graph: Graph, target: Target) -> Iterator[str]:
+    """Where the format's readers would compute another leak than the integers do.
+
+    The integer leak drops what falls below `2**-fraction_bits`. With decay = odd / 2**m nothing does while
+    m * (timesteps - 1) <= fraction_bits; then the real-valued equation has the same value, and float32 holds it.
+    """
+    if not target.decay.exact_in_float32:
+        return
+    for node in graph.of(Neuron):
+        shift = Fraction(node.decay_numerator, 2**node.decay_bits).denominator.bit_length() - 1
+        if shift * (graph.timesteps - 1) > node.fraction_bits:
+            yield (
+                f"{node.name}: decay {node.decay} over {graph.timesteps} steps needs rounding, which this format "
+                f"cannot say; accepted are 1 (no leak), 0.5 up to {node.fraction_bits + 1} steps, 0.25 or 0.75 up to "
+                f"{node.fraction_bits // 2 + 1}"
+            )
+
+
+def _beyond(node: Node, what: str, values: Array, minimum: int, maximum: int) -> Iterator[str]:
+    if values.min() < minimum or values.max() > maximum:
+        yield f"{node.name}: {what} {values.min()}..{values.max()} leaves {minimum}..{maximum}"
+
+
+def first_neurons(graph: Graph) -> tuple[Neuron, ...]:
+    """The neurons that no other neuron comes before: those that the input's own layer feeds."""
+    neurons = {node.name for node in graph.of(Neuron)}
+    return tuple(node for node in graph.of(Neuron) if not ancestors(graph, node.name) & neurons)

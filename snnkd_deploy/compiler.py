@@ -1,0 +1,82 @@
+"""From a traced network to one that a target holds: the pipeline, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from snnkd_deploy.calibration import Calibration
+from snnkd_deploy.check import verify
+from snnkd_deploy.errors import GraphError
+from snnkd_deploy.ir import Graph, Stage
+from snnkd_deploy.passes.fold_batchnorm import fold_batchnorm
+from snnkd_deploy.passes.fold_pooling import fold_pooling
+from snnkd_deploy.passes.legalize import legalize
+from snnkd_deploy.passes.quantize import quantize
+from snnkd_deploy.passes.weight_shortcuts import weight_shortcuts
+from snnkd_deploy.proof import first_difference
+from snnkd_deploy.simulate import sample_axis, simulate
+from snnkd_deploy.target import Target
+
+Transform = Callable[[Graph, Target, Calibration], Graph]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A function from graph to graph, the stage it takes and the stage it gives."""
+
+    transform: Transform
+    needs: Stage
+    gives: Stage
+
+
+PIPELINE = (
+    Pass(fold_batchnorm, needs=Stage.TRACED, gives=Stage.FOLDED),
+    Pass(weight_shortcuts, needs=Stage.FOLDED, gives=Stage.FOLDED),
+    Pass(quantize, needs=Stage.FOLDED, gives=Stage.INTEGER),
+    Pass(fold_pooling, needs=Stage.INTEGER, gives=Stage.INTEGER),
+    Pass(legalize, needs=Stage.INTEGER, gives=Stage.LEGAL),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """The same network at the stages that outlive the compiler."""
+
+    folded: Graph
+    integer: Graph
+    legal: Graph
+
+    @property
+    def digest(self) -> str:
+        """Names the integer network: the same for every target that holds these integers."""
+        return self.integer.digest
+
+
+def lower(graph: Graph, target: Target, calibration: Calibration, pipeline: tuple[Pass, ...] = PIPELINE) -> Compiled:
+    """Run the pipeline, checking the graph after each pass; a broken graph is blamed on the pass that made it.
+
+    GraphError or LegalityError list every reason why the network cannot be lowered.
+    """
+    verify(graph, target)
+    reached: dict[Stage, Graph] = {}
+    for step in pipeline:
+        assert graph.stage == step.needs, f"{step.transform.__name__} needs {step.needs.name}, met {graph.stage.name}"
+        graph = step.transform(graph, target, calibration)
+        assert graph.stage == step.gives, f"{step.transform.__name__} gives {step.gives.name}, met {graph.stage.name}"
+        verify(graph, target)
+        reached.setdefault(graph.stage, graph)
+    compiled = Compiled(reached[Stage.FOLDED], reached[Stage.INTEGER], graph)
+    _same_spikes(compiled, calibration)
+    return compiled
+
+
+def _same_spikes(compiled: Compiled, calibration: Calibration) -> None:
+    """Rewriting for the target must not move a single spike."""
+    axis = sample_axis(compiled.legal)
+    few = np.take(calibration.samples, range(min(4, calibration.samples.shape[axis])), axis=axis)
+    difference = first_difference(compiled.integer, simulate(compiled.integer, few), simulate(compiled.legal, few))
+    if difference:
+        raise GraphError("rewriting for the target changed the network:", [str(difference)])

@@ -1,0 +1,372 @@
+"""Turn weights, biases and thresholds into integers, layer by layer on one scale each.
+
+A neuron compares a weighted sum with its threshold, so only their ratio counts: the real value `unit` of the integer 1
+is shared by the weights, the bias and the threshold of a layer and drops out of the spikes. `unit` is chosen as
+threshold / n, so the threshold is exact; n is the largest integer for which everything fits the target, worst cases of
+the membrane included. Layers that are added before a neuron (residual networks) share the unit of that neuron.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from snnkd_deploy.bounds import bounds, largest
+from snnkd_deploy.calibration import Calibration
+from snnkd_deploy.check import first_neurons
+from snnkd_deploy.errors import ConfigError, LegalityError
+from snnkd_deploy.ir import (
+    Add,
+    Array,
+    AvgPool2d,
+    Conv2d,
+    Flatten,
+    Graph,
+    Input,
+    Linear,
+    Neuron,
+    Node,
+    Output,
+    Pool,
+    Stage,
+    SumPool2d,
+    Synaptic,
+    ancestors,
+)
+from snnkd_deploy.numerics import round_half_even
+from snnkd_deploy.simulate import batches
+from snnkd_deploy.target import Target
+
+CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
+"""Candidates of the "mse" calibration: the largest weight that is kept, as a part of the largest weight there is."""
+
+Moments = dict[str, tuple[Array, Array]]
+"""Mean and variance of each synaptic layer's input, `(channels,)` each."""
+
+
+@dataclass(eq=False)
+class Group:
+    """Synaptic layers whose outputs meet in a sum: unit of a member's output = unit of the group * ratio."""
+
+    members: dict[str, float] = field(default_factory=dict)
+    neurons: dict[str, float] = field(default_factory=dict)
+    per_channel: bool = True
+    """False where the unit must be one number: at the readout, behind Flatten, in front of another layer."""
+
+
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """What the integers of this network may be."""
+
+    weight: int
+    target: Target
+    free: frozenset[str]
+    """Layers that the host computes: their bias is not the chip's."""
+    per_channel: bool
+    clips: tuple[float, ...]
+    moments: Moments
+
+
+def quantize(graph: Graph, target: Target, calibration: Calibration) -> Graph:
+    """The integer network. LegalityError lists each layer whose threshold would be less than one unit."""
+    limits = _limits(graph, target, calibration)
+    groups = find_groups(graph)
+    relax = [1.0] * len(groups)
+    for _ in range(30):
+        integer = _build(graph, groups, _units(graph, groups, limits, relax), limits)
+        if not (excess := _excess(integer, groups, target)):
+            return integer
+        for index, ratio in excess.items():
+            relax[index] *= max(ratio, 1.001)
+    raise LegalityError(f"{target.name} cannot hold {graph.name}:", [f"{groups[i].neurons}: range" for i in excess])
+
+
+def _limits(graph: Graph, target: Target, calibration: Calibration) -> Limits:
+    widest = min(-target.weights.minimum, target.weights.maximum)
+    bits = calibration.weight_bits
+    if bits is not None and not 2 <= bits <= widest.bit_length() + 1:
+        raise ConfigError(f"weight bits {bits}: {target.name} takes 2..{widest.bit_length() + 1}")
+    if calibration.granularity not in target.weights.granularity:
+        accepted = " or ".join(target.weights.granularity)
+        raise ConfigError(f"granularity {calibration.granularity!r}: {target.name} takes {accepted}")
+    return Limits(
+        weight=widest if bits is None else 2 ** (bits - 1) - 1,
+        target=target,
+        free=host_layers(graph, target),
+        per_channel=calibration.granularity == "channel",
+        clips=CLIPS if calibration.method == "mse" else (1.0,),
+        moments=input_moments(graph, calibration.samples),
+    )
+
+
+def host_layers(graph: Graph, target: Target) -> frozenset[str]:
+    """Names of the nodes in front of the first neurons, where the host computes them for this target."""
+    if target.entry.mode != "host" or graph.input.spikes:
+        return frozenset()
+    names = set().union(*(ancestors(graph, neuron.name) for neuron in first_neurons(graph)))
+    return frozenset(names - {graph.input.name})
+
+
+def find_groups(graph: Graph) -> list[Group]:
+    """Which layers share a unit. An average pool behind a layer divides its unit by the window's area."""
+    groups: list[Group] = []
+    carried: dict[str, tuple[Group, float]] = {}
+    for node in graph:
+        sources = [carried[name] for name in node.inputs if name in carried]
+        if isinstance(node, Synaptic):
+            for group, _ in sources:
+                group.per_channel = False
+            groups.append(Group(members={node.name: 1.0}))
+            carried[node.name] = groups[-1], 1.0
+        elif sources and isinstance(node, Neuron):
+            group, factor = sources[0]
+            group.neurons[node.name] = factor
+        elif sources and isinstance(node, Add):
+            carried[node.name] = _merge(sources, groups, carried)
+        elif sources:
+            group, factor = sources[0]
+            group.per_channel &= not isinstance(node, Output | Flatten)
+            carried[node.name] = group, factor / (_area(node) if isinstance(node, AvgPool2d) else 1)
+    return groups
+
+
+def _merge(
+    sources: list[tuple[Group, float]], groups: list[Group], carried: dict[str, tuple[Group, float]]
+) -> tuple[Group, float]:
+    """Make all sources of a sum one group, with one unit at the sum."""
+    first, at_sum = sources[0]
+    for group, factor in sources[1:]:
+        if group is first:
+            continue
+        ratio = at_sum / factor
+        first.members.update({name: one * ratio for name, one in group.members.items()})
+        first.neurons.update({name: one * ratio for name, one in group.neurons.items()})
+        first.per_channel &= group.per_channel
+        for name, (owner, value) in carried.items():
+            if owner is group:
+                carried[name] = first, value * ratio
+        groups.remove(group)
+    return first, at_sum
+
+
+def input_moments(graph: Graph, samples: Array) -> Moments:
+    """Mean and variance over samples, steps and positions of each synaptic layer's input, per channel."""
+    sums: dict[str, list[Array]] = {}
+
+    def note(node: Node, arguments: tuple[Array, ...], value: Array) -> None:
+        if isinstance(node, Synaptic):
+            x = arguments[0].astype(np.float64)
+            axes = (0, 1, *range(3, x.ndim))
+            parts = [x.mean(axis=axes), (x * x).mean(axis=axes)]
+            sums.setdefault(node.name, []).append(np.stack(parts))
+
+    for _ in batches(graph, samples, observe=note):
+        pass
+    means = {name: np.mean(parts, axis=0) for name, parts in sums.items()}
+    return {name: (first, np.maximum(second - first**2, 0)) for name, (first, second) in means.items()}
+
+
+def _units(graph: Graph, groups: list[Group], limits: Limits, relax: list[float]) -> list[Array]:
+    """The unit of each group, `()` or `(channels,)`."""
+    problems: list[str] = []
+    owner = {name: index for index, group in enumerate(groups) for name in group.members}
+    units: dict[int, Array] = {}
+    while len(units) < len(groups):
+        for index, group in enumerate(groups):
+            sources = {name: _input_unit(graph, name, groups, owner, units) for name in group.members}
+            if index not in units and all(value is not None for value in sources.values()):
+                known = {name: value for name, value in sources.items() if value is not None}
+                units[index] = _unit(graph, group, known, limits, relax[index], problems)
+    if problems:
+        raise LegalityError(f"{limits.target.name} cannot hold {graph.name}:", problems)
+    return [units[index] for index in range(len(groups))]
+
+
+def _input_unit(
+    graph: Graph, name: str, groups: list[Group], owner: dict[str, int], units: dict[int, Array]
+) -> float | None:
+    """Real value of the integer 1 on the edge into `name`; None while the layer before it has no unit yet."""
+    source = graph[graph[name].inputs[0]]
+    if isinstance(source, Input):
+        return source.scale
+    if isinstance(source, Neuron):
+        return 1.0
+    if isinstance(source, Synaptic):
+        index = owner[source.name]
+        return float(units[index] * groups[index].members[source.name]) if index in units else None
+    inner = _input_unit(graph, source.name, groups, owner, units)
+    return inner / _area(source) if inner is not None and isinstance(source, AvgPool2d) else inner
+
+
+def _unit(
+    graph: Graph, group: Group, sources: dict[str, float], limits: Limits, relax: float, problems: list[str]
+) -> Array:
+    """The unit with the smallest error among the candidates of the calibration, `()` or `(channels,)`."""
+    layers = {name: _layer(graph, name) for name in group.members}
+    thresholds = {name: (_threshold(graph, name), ratio) for name, ratio in group.neurons.items()}
+    least = _least_unit(group, layers, thresholds, limits)
+    full = [
+        np.abs(_rows(layer)).max(axis=1) * sources[name] / (limits.weight * group.members[name])
+        for name, layer in layers.items()
+    ]
+    separate = group.per_channel and limits.per_channel
+    candidates = []
+    for clip in limits.clips:
+        unit = _at_least(_largest(least, *(clip * one for one in full)) * relax, thresholds, separate)
+        if unit is not None:
+            errors = [_error(layers[n], unit * group.members[n] / sources[n], n, limits) for n in layers]
+            candidates.append((unit, _total(errors) if separate else _total(errors).sum(keepdims=True)))
+    if not candidates:
+        smallest = min(float(value.min()) for value, _ in thresholds.values())
+        problems.append(
+            f"{', '.join(group.neurons)}: with weights of {limits.weight.bit_length() + 1} bits a threshold of "
+            f"{smallest:g} is less than one unit; use more bits, a higher threshold or smaller weights"
+        )
+        return np.asarray(1.0)
+    units, error = (np.stack(np.broadcast_arrays(*side)) for side in zip(*candidates, strict=True))
+    chosen = np.take_along_axis(units, np.broadcast_to(error, units.shape).argmin(axis=0)[None], axis=0)[0]
+    return np.asarray(chosen[0]) if len(chosen) == 1 else chosen
+
+
+def _at_least(wanted: Array, thresholds: dict[str, tuple[Array, float]], separate: bool) -> Array | None:
+    """The smallest unit not below `wanted` that divides the first threshold; None if the threshold is below it."""
+    if not thresholds:
+        return np.full(1, wanted.max() or 1.0)
+    anchor, ratio = next(iter(thresholds.values()))
+    counts = np.floor(anchor / np.maximum(wanted * ratio, np.finfo(float).tiny))
+    counts = counts if separate else counts.min(keepdims=True)
+    return anchor / (counts * ratio) if counts.min() >= 1 else None
+
+
+def _least_unit(
+    group: Group, layers: dict[str, Linear | Conv2d], thresholds: dict[str, tuple[Array, float]], limits: Limits
+) -> Array:
+    """Below this unit a bias or a threshold would not fit."""
+    parts = [value / (limits.target.threshold.maximum * ratio) for value, ratio in thresholds.values()]
+    parts += [
+        np.abs(layer.bias) / (limits.target.bias.maximum * group.members[name])
+        for name, layer in layers.items()
+        if name not in limits.free
+    ]
+    return _largest(np.zeros(1), *parts)
+
+
+def _error(layer: Linear | Conv2d, unit: Array, name: str, limits: Limits) -> Array:
+    """Mean squared error of the layer's output that rounding and clipping its weights brings, `(out,)`."""
+    mean, variance = limits.moments[name]
+    groups = layer.groups if isinstance(layer, Conv2d) else 1
+    weight = layer.weight.reshape(len(layer.weight), layer.weight.shape[1], -1)
+    step = unit.reshape(-1, 1, 1)
+    change = np.clip(np.rint(weight / step), -limits.weight, limits.weight) * step - weight
+    over_taps, squares = change.sum(axis=2), (change**2).sum(axis=2)
+    means, variances = (np.repeat(a.reshape(groups, -1), len(weight) // groups, axis=0) for a in (mean, variance))
+    return np.asarray((over_taps * means).sum(axis=1) ** 2 + (squares * variances).sum(axis=1))
+
+
+def _build(graph: Graph, groups: list[Group], units: list[Array], limits: Limits) -> Graph:
+    owner = {name: index for index, group in enumerate(groups) for name in group.members}
+    synapses, neurons = {}, {}
+    for group, unit in zip(groups, units, strict=True):
+        for name, ratio in group.members.items():
+            source = _input_unit(graph, name, groups, owner, dict(enumerate(units)))
+            assert source is not None
+            synapses[name] = _integer_layer(_layer(graph, name), unit * ratio, source, limits)
+        for name, ratio in group.neurons.items():
+            neurons[name] = unit * ratio
+    nodes = [
+        synapses[node.name]
+        if node.name in synapses
+        else _integer_node(node, graph, groups, owner, units, neurons, limits.target)
+        for node in graph
+    ]
+    return replace(graph, nodes=tuple(nodes), stage=Stage.INTEGER)
+
+
+def _integer_layer(layer: Linear | Conv2d, unit: Array, source: float, limits: Limits) -> Linear | Conv2d:
+    step = np.asarray(unit / source).reshape(-1, *[1] * (layer.weight.ndim - 1))
+    weight = np.clip(round_half_even(layer.weight / step), -limits.weight, limits.weight)
+    return replace(layer, weight=weight, bias=round_half_even(layer.bias / unit), unit=np.asarray(unit))
+
+
+def _integer_node(
+    node: Node,
+    graph: Graph,
+    groups: list[Group],
+    owner: dict[str, int],
+    units: list[Array],
+    neurons: dict[str, Array],
+    target: Target,
+) -> Node:
+    if isinstance(node, AvgPool2d):
+        return SumPool2d(name=node.name, inputs=node.inputs, kernel=node.kernel, stride=node.stride)
+    if isinstance(node, Output):
+        unit = _input_unit(graph, node.name, groups, owner, dict(enumerate(units)))
+        assert unit is not None
+        return replace(node, unit=unit)
+    if not isinstance(node, Neuron):
+        return node
+    ratio = np.asarray(node.threshold / neurons.get(node.name, np.asarray(1.0)))
+    nearest = np.rint(ratio)
+    threshold = np.where(np.isclose(ratio, nearest, rtol=1e-9), nearest, np.floor(ratio)).astype(np.int64)
+    if threshold.ndim and np.ptp(threshold) == 0:
+        threshold = np.asarray(threshold.flat[0])
+    numerator = round(node.decay * 2**target.decay.bits)
+    return replace(
+        node,
+        threshold=threshold,
+        decay=numerator / 2**target.decay.bits,
+        decay_bits=target.decay.bits,
+        fraction_bits=target.state.fraction_bits,
+    )
+
+
+def _excess(graph: Graph, groups: list[Group], target: Target) -> dict[int, float]:
+    """By how much the worst case of a group's neurons or readout leaves the target's state, where it does."""
+    limits, maximum = bounds(graph), target.state.maximum >> target.state.fraction_bits
+    readers = {name: index for index, group in enumerate(groups) for name in group.neurons}
+    for index, group in enumerate(groups):
+        if _feeds_output(graph, group):
+            readers[graph.output.name] = index
+    excess: dict[int, float] = {}
+    for name, index in readers.items():
+        node = graph[name]
+        unit = 2**node.fraction_bits if isinstance(node, Neuron) else 1
+        reach = max(largest(limits.values[node.inputs[0]]), largest(limits.membranes[name]) / unit)
+        if reach > maximum:
+            excess[index] = max(excess.get(index, 1.0), reach / maximum)
+    return excess
+
+
+def _feeds_output(graph: Graph, group: Group) -> bool:
+    return not group.neurons and bool(ancestors(graph, graph.output.name) & set(group.members))
+
+
+def _largest(*arrays: Array) -> Array:
+    return np.asarray(np.max(np.broadcast_arrays(*arrays), axis=0))
+
+
+def _total(arrays: list[Array]) -> Array:
+    return np.asarray(np.sum(np.broadcast_arrays(*arrays), axis=0))
+
+
+def _rows(layer: Linear | Conv2d) -> Array:
+    return layer.weight.reshape(len(layer.weight), -1)
+
+
+def _layer(graph: Graph, name: str) -> Linear | Conv2d:
+    node = graph[name]
+    assert isinstance(node, Linear | Conv2d)
+    return node
+
+
+def _threshold(graph: Graph, name: str) -> Array:
+    """`(1,)` or `(channels,)`."""
+    node = graph[name]
+    assert isinstance(node, Neuron)
+    return np.atleast_1d(node.threshold)
+
+
+def _area(node: Node) -> int:
+    assert isinstance(node, Pool)
+    return node.kernel[0] * node.kernel[1]

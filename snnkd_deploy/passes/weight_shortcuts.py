@@ -1,0 +1,53 @@
+"""Give each shortcut that adds spikes to a current a synapse of its own, of weight 1."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from snnkd_deploy.calibration import Calibration
+from snnkd_deploy.errors import GraphError
+from snnkd_deploy.ir import Add, AvgPool2d, BatchNorm, Conv2d, Graph, Linear, Node, Synaptic
+from snnkd_deploy.target import Target
+
+
+def weight_shortcuts(graph: Graph, target: Target, calibration: Calibration) -> Graph:
+    """A residual add of a current and of spikes has two units; after this pass both terms are weighted currents.
+
+    The synapse is a 1x1 depthwise convolution, so that quantisation sees its weight beside the others of the sum.
+    """
+    nodes: list[Node] = []
+    for node in graph:
+        if isinstance(node, Add):
+            carried = [carries_current(graph, name) for name in node.inputs]
+            if any(carried) and not all(carried):
+                added = [
+                    None if current else _synapse(graph, name, f"{node.name}.shortcut{index}")
+                    for index, (name, current) in enumerate(zip(node.inputs, carried, strict=True))
+                ]
+                nodes += [synapse for synapse in added if synapse]
+                names = (new.name if new else old for new, old in zip(added, node.inputs, strict=True))
+                node = replace(node, inputs=tuple(names))
+        nodes.append(node)
+    return replace(graph, nodes=tuple(nodes))
+
+
+def carries_current(graph: Graph, name: str) -> bool:
+    """Whether the value is a weighted sum that no neuron has turned into spikes yet."""
+    node = graph[name]
+    if isinstance(node, (*Synaptic, BatchNorm)):
+        return True
+    if isinstance(node, Add | AvgPool2d):
+        return any(carries_current(graph, one) for one in node.inputs)
+    return False
+
+
+def _synapse(graph: Graph, source: str, name: str) -> Linear | Conv2d:
+    shape = graph.shapes[source]
+    if len(shape) not in (1, 3):
+        raise GraphError(f"{name}: no synapse for a value of shape {shape}")
+    zeros = np.zeros(shape[0])
+    if len(shape) == 1:
+        return Linear(name=name, inputs=(source,), weight=np.eye(shape[0]), bias=zeros)
+    return Conv2d(name=name, inputs=(source,), weight=np.ones((shape[0], 1, 1, 1)), bias=zeros, groups=shape[0])
