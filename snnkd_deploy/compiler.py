@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -68,7 +68,8 @@ def lower(graph: Graph, target: Target, calibration: Calibration, pipeline: tupl
         assert graph.stage == step.gives, f"{step.transform.__name__} gives {step.gives.name}, met {graph.stage.name}"
         verify(graph, target)
         reached.setdefault(graph.stage, graph)
-    compiled = Compiled(reached[Stage.FOLDED], reached[Stage.INTEGER], graph)
+    integer = reached[Stage.INTEGER]
+    compiled = Compiled(reached[Stage.FOLDED], integer, replace(graph, origin=integer.digest))
     _same_spikes(compiled, calibration)
     return compiled
 

@@ -178,6 +178,8 @@ class Graph:
     timesteps: int
     stage: Stage = Stage.TRACED
     name: str = "network"
+    origin: str = ""
+    """From LEGAL on: digest of the integer network that it was rewritten from."""
 
     def __getitem__(self, name: str) -> Node:
         return self._by_name[name]
@@ -230,7 +232,7 @@ class Graph:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over everything that decides the spikes: kinds, wiring, numbers. The graph's own name is left out."""
+        """SHA-256 over everything that decides the spikes: kinds, wiring, numbers. Name and origin are left out."""
         state = hashlib.sha256(f"{self.timesteps} {self.stage.name}".encode())
         for node in self.nodes:
             description, arrays = describe(node)
@@ -246,8 +248,8 @@ def describe(node: Node) -> tuple[dict[str, Any], dict[str, Array]]:
     arrays: dict[str, Array] = {}
     for field in fields(node):
         value = getattr(node, field.name)
-        if isinstance(value, np.ndarray):
-            arrays[field.name] = value
+        if isinstance(value, np.ndarray | np.generic):  # arithmetic on a `()` array gives a numpy scalar
+            arrays[field.name] = np.asarray(value)
         else:
             plain[field.name] = list(value) if isinstance(value, tuple) else value
     return plain, arrays

@@ -72,13 +72,14 @@ def quantize(graph: Graph, target: Target, calibration: Calibration) -> Graph:
     """The integer network. LegalityError lists each layer whose threshold would be less than one unit."""
     limits = _limits(graph, target, calibration)
     groups = find_groups(graph)
-    relax = [1.0] * len(groups)
+    floors = [np.zeros(1) for _ in groups]
     for _ in range(30):
-        integer = _build(graph, groups, _units(graph, groups, limits, relax), limits)
+        units = _units(graph, groups, limits, floors)
+        integer = _build(graph, groups, units, limits)
         if not (excess := _excess(integer, groups, target)):
             return integer
         for index, ratio in excess.items():
-            relax[index] *= max(ratio, 1.001)
+            floors[index] = np.atleast_1d(units[index] * max(ratio, 1.001))
     raise LegalityError(f"{target.name} cannot hold {graph.name}:", [f"{groups[i].neurons}: range" for i in excess])
 
 
@@ -167,7 +168,7 @@ def input_moments(graph: Graph, samples: Array) -> Moments:
     return {name: (first, np.maximum(second - first**2, 0)) for name, (first, second) in means.items()}
 
 
-def _units(graph: Graph, groups: list[Group], limits: Limits, relax: list[float]) -> list[Array]:
+def _units(graph: Graph, groups: list[Group], limits: Limits, floors: list[Array]) -> list[Array]:
     """The unit of each group, `()` or `(channels,)`."""
     problems: list[str] = []
     owner = {name: index for index, group in enumerate(groups) for name in group.members}
@@ -177,7 +178,7 @@ def _units(graph: Graph, groups: list[Group], limits: Limits, relax: list[float]
             sources = {name: _input_unit(graph, name, groups, owner, units) for name in group.members}
             if index not in units and all(value is not None for value in sources.values()):
                 known = {name: value for name, value in sources.items() if value is not None}
-                units[index] = _unit(graph, group, known, limits, relax[index], problems)
+                units[index] = _unit(graph, group, known, limits, floors[index], problems)
     if problems:
         raise LegalityError(f"{limits.target.name} cannot hold {graph.name}:", problems)
     return [units[index] for index in range(len(groups))]
@@ -200,12 +201,12 @@ def _input_unit(
 
 
 def _unit(
-    graph: Graph, group: Group, sources: dict[str, float], limits: Limits, relax: float, problems: list[str]
+    graph: Graph, group: Group, sources: dict[str, float], limits: Limits, floor: Array, problems: list[str]
 ) -> Array:
     """The unit with the smallest error among the candidates of the calibration, `()` or `(channels,)`."""
     layers = {name: _layer(graph, name) for name in group.members}
     thresholds = {name: (_threshold(graph, name), ratio) for name, ratio in group.neurons.items()}
-    least = _least_unit(group, layers, thresholds, limits)
+    least = _largest(_least_unit(group, layers, thresholds, limits), floor)
     full = [
         np.abs(_rows(layer)).max(axis=1) * sources[name] / (limits.weight * group.members[name])
         for name, layer in layers.items()
@@ -213,7 +214,7 @@ def _unit(
     separate = group.per_channel and limits.per_channel
     candidates = []
     for clip in limits.clips:
-        unit = _at_least(_largest(least, *(clip * one for one in full)) * relax, thresholds, separate)
+        unit = _at_least(_largest(least, *(clip * one for one in full)), thresholds, separate)
         if unit is not None:
             errors = [_error(layers[n], unit * group.members[n] / sources[n], n, limits) for n in layers]
             candidates.append((unit, _total(errors) if separate else _total(errors).sum(keepdims=True)))

@@ -1,0 +1,174 @@
+"""Weights, bias and threshold on one scale; everything fits the target, and the network still does what it did."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from snnkd_deploy.calibration import Calibration
+from snnkd_deploy.check import graph_problems
+from snnkd_deploy.compiler import lower
+from snnkd_deploy.errors import ConfigError, LegalityError
+from snnkd_deploy.ir import Add, Array, AvgPool2d, Conv2d, Graph, Input, Linear, Neuron, Output, SumPool2d
+from snnkd_deploy.passes.fold_batchnorm import fold_batchnorm
+from snnkd_deploy.passes.quantize import find_groups, quantize
+from snnkd_deploy.passes.weight_shortcuts import weight_shortcuts
+from snnkd_deploy.simulate import simulate
+from snnkd_deploy.target import Target, load_target
+from tests.networks import ANY, CHAIN, random_inputs, random_network
+
+ONNX, LOIHI = load_target("onnx"), load_target("loihi")
+
+
+def dense(weight: Array, threshold: float = 1.0, decay: float = 1.0, bias: Array | None = None) -> Graph:
+    """Spikes in, one dense layer with neurons, an identity as readout."""
+    out = len(weight)
+    nodes = (
+        Input(name="x", shape=(weight.shape[1],), high=1, static=False),
+        Linear(name="w", inputs=("x",), weight=weight, bias=np.zeros(out) if bias is None else bias),
+        Neuron(name="s", inputs=("w",), decay=decay, threshold=np.asarray(threshold)),
+        Linear(name="r", inputs=("s",), weight=np.eye(out), bias=np.zeros(out)),
+        Output(name="y", inputs=("r",)),
+    )
+    return Graph(nodes=nodes, timesteps=3)
+
+
+def integers(graph: Graph, target: Target = ONNX, **options: object) -> Graph:
+    folded = fold_batchnorm(graph, target, Calibration(np.empty(0)))
+    return quantize(folded, target, Calibration(random_inputs(graph, 8), **options))  # type: ignore[arg-type]
+
+
+def layer(graph: Graph, name: str) -> Linear | Conv2d:
+    node = graph[name]
+    assert isinstance(node, Linear | Conv2d)
+    return node
+
+
+def neuron(graph: Graph, name: str) -> Neuron:
+    node = graph[name]
+    assert isinstance(node, Neuron)
+    return node
+
+
+def test_one_scale_for_weight_bias_and_threshold_by_hand() -> None:
+    # largest weight 0.5 and threshold 1: n = floor(127 / 0.5) = 254, unit 1 / 254
+    graph = integers(dense(np.array([[0.5, -0.25], [0.1, 0.3]]), bias=np.array([0.02, -0.5])), method="max")
+    assert neuron(graph, "s").threshold == 254
+    assert layer(graph, "w").weight.tolist() == [[127, -64], [25, 76]]  # -63.5 rounds to even
+    assert layer(graph, "w").bias.tolist() == [5, -127]
+
+
+def test_whole_weights_survive_unchanged() -> None:
+    weight = np.array([[3.0, -2.0], [1.0, 127.0]])
+    graph = integers(dense(weight, threshold=5.0), method="max")
+    np.testing.assert_array_equal(layer(graph, "w").weight, weight)
+    assert neuron(graph, "s").threshold == 5
+
+
+def test_per_channel_units_use_all_bits_of_each_channel() -> None:
+    weight = np.array([[0.5, -0.25], [0.005, 0.003]])
+    per_layer, per_channel = (integers(dense(weight), granularity=g, method="max") for g in ("layer", "channel"))
+    assert abs(layer(per_layer, "w").weight[1]).max() == 1
+    assert abs(layer(per_channel, "w").weight).max(axis=1).tolist() == [127, 127]
+    assert neuron(per_channel, "s").threshold.tolist() == [254, 25400]
+
+
+def test_thresholds_per_channel_become_one_threshold_where_a_layer_has_one() -> None:
+    graph = dense(np.array([[0.55, -0.25], [0.25, 0.56]]))
+    nodes = [replace(n, threshold=np.array([1.0, 2.0])) if isinstance(n, Neuron) else n for n in graph]
+    graph = replace(graph, nodes=tuple(nodes))
+    integer = integers(graph, LOIHI, method="max")
+    assert neuron(integer, "s").threshold.ndim == 0
+    inputs = random_inputs(graph, 50)
+    np.testing.assert_array_equal(simulate(graph, inputs).spikes["s"], simulate(integer, inputs).spikes["s"])
+
+
+def test_the_worst_case_decides_where_the_state_is_narrow() -> None:
+    nodes = list(dense(np.full((1, 9), 0.5)).nodes)
+    nodes[0] = Input(name="x", shape=(9,), scale=1 / 255, high=255)
+    graph = replace(dense(np.full((1, 9), 0.5)), nodes=tuple(nodes))
+    integer = integers(graph)
+    weight = layer(integer, "w").weight
+    reach = 255 * int(weight.sum()) + int(
+        neuron(integer, "s").threshold
+    )  # a membrane at its threshold, then all inputs
+    assert 0.95 * 131071 < reach <= 131071
+    assert weight.max() < 127
+
+
+def test_average_pools_become_sums_and_the_next_unit_takes_the_area() -> None:
+    pools = 0
+    for seed in range(30):
+        graph = random_network(seed, CHAIN)
+        if graph.of(AvgPool2d):
+            integer = integers(graph)
+            assert not integer.of(AvgPool2d)
+            assert len(integer.of(SumPool2d)) == len(graph.of(AvgPool2d))
+            pools += 1
+    assert pools > 3
+
+
+def test_layers_that_meet_in_a_sum_share_a_unit() -> None:
+    sums = 0
+    for seed in range(60):
+        graph = random_network(seed, ANY)
+        if not graph.of(Add):
+            continue
+        samples = Calibration(random_inputs(graph, 8))
+        try:
+            compiled = lower(graph, ONNX, samples)
+        except LegalityError:
+            continue
+        groups = find_groups(weight_shortcuts(compiled.folded, ONNX, samples))
+        for group in (one for one in groups if len(one.members) > 1):
+            units = {float(np.atleast_1d(layer(compiled.integer, name).unit)[0]) for name in group.members}  # type: ignore[arg-type]
+            assert len(units) == 1
+            sums += 1
+    assert sums > 3
+
+
+@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("bits", [8, 4])
+def test_integer_spikes_stay_close_to_the_float_ones(seed: int, bits: int) -> None:
+    """The tolerance is loose at 4 bits on purpose: rounding to 15 levels moves spikes, but must not scramble them."""
+    graph = random_network(seed, CHAIN)
+    inputs = random_inputs(graph, 32, seed)
+    try:
+        compiled = lower(graph, ONNX, Calibration(inputs, weight_bits=bits))
+    except LegalityError:
+        return
+    assert not graph_problems(compiled.integer)
+    first = next(iter(compiled.integer.of(Neuron))).name
+    expected, met = simulate(compiled.folded, inputs).spikes[first], simulate(compiled.integer, inputs).spikes[first]
+    assert (expected == met).mean() > {8: 0.93, 4: 0.7}[bits]
+    top = 2 ** (bits - 1) - 1
+    assert all(np.abs(one.weight).max() <= top for one in compiled.integer.of(Linear, Conv2d))
+
+
+def test_clipping_by_mse_beats_the_largest_weight_when_one_is_an_outlier() -> None:
+    random = np.random.default_rng(0)
+    weight = random.normal(size=(16, 64)) * 0.1
+    weight[0, 0] = 0.9
+    graph = dense(weight)
+    inputs = random.integers(0, 2, (3, 200, 64))
+    errors = {}
+    for method in ("max", "mse"):
+        integer = integers(graph, weight_bits=3, method=method)
+        step = layer(integer, "w")
+        errors[method] = float(((step.weight * step.unit - weight) @ inputs.reshape(-1, 64).T).std())
+    assert errors["mse"] < 0.8 * errors["max"]
+
+
+def test_the_decay_is_a_multiple_of_the_target_s_fraction() -> None:
+    assert neuron(integers(dense(np.eye(2), decay=0.9)), "s").decay == round(0.9 * 4096) / 4096
+
+
+def test_refusals_name_layer_and_limit() -> None:
+    with pytest.raises(LegalityError, match=r"s: with weights of 2 bits a threshold of 0\.1 is less than one unit"):
+        integers(dense(np.full((2, 2), 0.5), threshold=0.1), weight_bits=2)
+    with pytest.raises(ConfigError, match=r"weight bits 9: onnx takes 2\.\.8"):
+        integers(dense(np.eye(2)), weight_bits=9)
+    with pytest.raises(ConfigError, match="granularity 'channel': loihi takes layer"):
+        integers(dense(np.eye(2)), LOIHI, granularity="channel")

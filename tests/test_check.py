@@ -1,0 +1,125 @@
+"""Every rule has a graph that breaks it, and every reason is listed at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from snnkd_deploy.calibration import Calibration
+from snnkd_deploy.check import first_neurons, graph_problems, target_problems, verify
+from snnkd_deploy.compiler import lower
+from snnkd_deploy.errors import GraphError, LegalityError
+from snnkd_deploy.ir import Add, AvgPool2d, Graph, Input, Linear, Neuron, Node, Output, Relu, Stage
+from snnkd_deploy.target import load_target
+from tests.networks import ANY, random_inputs, random_network
+from tests.test_simulate import one_neuron
+
+LOIHI, NIR = load_target("loihi"), load_target("nir")
+
+
+def with_node(graph: Graph, changed: Node) -> Graph:
+    return replace(graph, nodes=tuple(changed if node.name == changed.name else node for node in graph))
+
+
+def test_a_good_network_breaks_no_rule() -> None:
+    graph = one_neuron(0.5, 10, "zero", 4)
+    assert graph_problems(graph) == []
+    assert target_problems(graph, LOIHI) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda g: replace(g, nodes=g.nodes[1:]), "its input 'x' does not come before it"),
+        (lambda g: replace(g, nodes=(*g.nodes[:2], g.nodes[1], *g.nodes[2:])), "two nodes have this name"),
+        (lambda g: replace(g, nodes=g.nodes[:-1]), "the last node must be the only Output; met 0"),
+        (lambda g: replace(g, timesteps=0), "timesteps must be at least 1, met 0"),
+        (lambda g: with_node(g, replace(g["s"], inputs=("w", "w"))), "Neuron has 2 inputs"),
+        (lambda g: with_node(g, replace(g["r"], inputs=("w",))), "s: nothing reads it"),
+        (lambda g: with_node(g, replace(g["w"], weight=np.ones((1, 2), dtype=int))), "takes 2 features, met shape"),
+        (lambda g: with_node(g, replace(g["w"], weight=np.ones((1, 1)))), "w: weight is not integer"),
+        (lambda g: with_node(g, replace(g["w"], bias=np.zeros(3, dtype=int))), r"w: bias has shape \(3,\)"),
+        (lambda g: with_node(g, replace(g["s"], threshold=np.asarray(0))), "threshold 0 is below 1"),
+        (lambda g: with_node(g, replace(g["s"], decay=0.3)), "decay 0.3 is not a multiple"),
+        (lambda g: with_node(g, replace(g["s"], decay=1.5)), r"decay 1\.5 is not in 0\.\.1"),
+        (lambda g: with_node(g, Relu(name="s", inputs=("w",))), "s: Relu is not an integer operation"),
+    ],
+)
+def test_rules_of_a_graph(change: object, message: str) -> None:
+    graph = change(one_neuron(0.5, 10, "zero", 4))  # type: ignore[operator]
+    with pytest.raises(GraphError, match=message):
+        verify(graph, LOIHI)
+
+
+def test_values_that_are_not_finite_are_named() -> None:
+    graph = replace(one_neuron(0.5, 10, "zero", 4), stage=Stage.TRACED)
+    wrong = with_node(graph, replace(graph["w"], weight=np.array([[np.nan]])))  # type: ignore[type-var]
+    assert graph_problems(wrong) == ["w: weight holds a value that is not finite"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda g: with_node(g, replace(g["w"], weight=np.array([[128]]))), r"w: weight 128\.\.128 leaves -127\.\.127"),
+        (lambda g: with_node(g, replace(g["w"], bias=np.array([5000]))), r"w: bias 5000\.\.5000 leaves -4095\.\.4095"),
+        (lambda g: with_node(g, replace(g["s"], threshold=np.asarray(131072))), "leaves 1..131071"),
+        (lambda g: with_node(g, replace(g["s"], threshold=np.array([9]))), "one threshold per channel"),
+        (lambda g: with_node(g, replace(g["s"], reset="subtract")), "reset 'subtract'; this target resets by 'zero'"),
+        (lambda g: with_node(g, replace(g["s"], decay=0.0)), r"decay 0\.0 is below 1 / 2\*\*12"),
+        (lambda g: with_node(g, replace(g["x"], high=2000)), r"w: its input can reach|s: its input can reach 2\d+"),
+    ],
+)
+def test_rules_of_a_target(change: object, message: str) -> None:
+    graph = change(one_neuron(0.5, 10, "zero", 4))  # type: ignore[operator]
+    big = replace(graph["w"], weight=np.array([[127]])) if "input can" in message else graph["w"]
+    with pytest.raises(LegalityError, match=message):
+        verify(replace(with_node(graph, big), stage=Stage.LEGAL), LOIHI)
+
+
+def test_a_chain_is_a_chain() -> None:
+    graph = next(g for g in (random_network(seed, ANY) for seed in range(60)) if g.of(Add) and not_pooled(g))
+    legal = lower(graph, load_target("onnx"), Calibration(random_inputs(graph, 4))).legal
+    reasons = target_problems(legal, LOIHI)
+    assert any("no Add on this target" in reason for reason in reasons)
+
+
+def not_pooled(graph: Graph) -> bool:
+    return not graph.of(AvgPool2d)
+
+
+def test_every_reason_is_listed_at_once() -> None:
+    graph = one_neuron(0.5, 10, "zero", 4)
+    graph = with_node(graph, replace(graph["w"], weight=np.array([[200]]), bias=np.array([9999])))  # type: ignore[call-arg]
+    graph = with_node(graph, replace(graph["s"], reset="subtract"))  # type: ignore[call-arg]
+    with pytest.raises(LegalityError) as caught:
+        verify(replace(graph, stage=Stage.LEGAL), LOIHI)
+    assert len(caught.value.reasons) >= 3
+
+
+@pytest.mark.parametrize(
+    ("decay", "timesteps", "legal"),
+    [
+        (1.0, 100, True),
+        (0.5, 7, True),
+        (0.5, 8, False),
+        (0.75, 4, True),
+        (0.75, 5, False),
+        (0.9, 2, False),
+        (0.9, 1, True),
+    ],
+)
+def test_a_format_without_rounding_takes_only_leaks_that_need_none(decay: float, timesteps: int, legal: bool) -> None:
+    graph = one_neuron(round(decay * 4096) / 4096, 10, "zero", timesteps)
+    problems = [text for text in target_problems(graph, NIR) if "needs rounding" in text]
+    assert (problems == []) is legal
+
+
+def test_first_neurons_are_those_that_no_neuron_precedes() -> None:
+    graph = random_network(7, ANY)
+    names = [node.name for node in first_neurons(graph)]
+    assert names == [graph.of(Neuron)[0].name]
+    assert isinstance(graph.nodes[0], Input)
+    assert isinstance(graph.nodes[-1], Output)
+    assert graph.of(Linear)
