@@ -355,5 +355,5 @@ def _metadata(graph: Graph) -> dict[str, str]:
         "snnkd_deploy.input_coding": "the same picture at each step" if graph.input.static else "one frame per step",
         "snnkd_deploy.logit_unit": repr(graph.output.unit),
         "snnkd_deploy.reset": ",".join(sorted({node.reset for node in graph.of(Neuron)})),
-        "snnkd_deploy.digest": graph.digest,
+        "snnkd_deploy.digest": graph.origin or graph.digest,
     }
