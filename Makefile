@@ -1,0 +1,48 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(abspath $(VENV))/bin
+LAVA := .venv-lava
+DEMO ?= runs/demo
+READY := $(VENV)/.ready
+
+.PHONY: setup demo test lint lava bench clean
+
+setup: $(READY)
+
+# Everything through the pins: a plain torch, or a range with nothing installed, pulls gigabytes of CUDA.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+lava: $(LAVA)/.ready
+
+# Both lava wheels declare Python 3.10 and torch, and need neither; the pins name everything that is needed.
+$(LAVA)/.ready: constraints-lava.txt
+	$(PYTHON) -m venv --clear $(LAVA)
+	$(LAVA)/bin/python -m pip install --quiet --no-deps --ignore-requires-python --requirement constraints-lava.txt
+	touch $@
+
+demo: setup
+	rm -rf $(DEMO)
+	mkdir -p $(DEMO)
+	cd $(DEMO) && $(BIN)/snnkd-deploy train
+	cd $(DEMO) && $(BIN)/snnkd-deploy export --target onnx
+	cd $(DEMO) && $(BIN)/snnkd-deploy export --target nir
+	cd $(DEMO) && $(BIN)/snnkd-deploy export --target loihi
+	cd $(DEMO) && $(BIN)/snnkd-deploy energy report.json
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest
+
+bench: setup
+	$(BIN)/python benchmarks/start_up.py
+
+clean:
+	rm -rf $(VENV) $(LAVA) build dist *.egg-info runs report.json

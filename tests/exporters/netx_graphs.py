@@ -1,0 +1,117 @@
+"""Small legal networks, one for each way into a netx file and each rewriting."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from snnkd_deploy.ir import Array, Conv2d, Flatten, Graph, Input, Linear, Neuron, Node, Output, Stage
+from snnkd_deploy.target import load_target
+
+LOIHI, LOIHI2 = load_target("loihi"), load_target("loihi2")
+
+
+def neuron(name: str, source: str, threshold: int, decay: float = 0.75) -> Neuron:
+    return Neuron(
+        name=name, inputs=(source,), decay=decay, threshold=np.array(threshold), decay_bits=12, fraction_bits=6
+    )
+
+
+def linear(name: str, source: str, weight: Any, **other: Any) -> Linear:
+    weight = np.asarray(weight)
+    return Linear(name=name, inputs=(source,), weight=weight, bias=np.arange(len(weight)), **other)
+
+
+def chain(*nodes: Node, source: Input | None = None, timesteps: int = 4) -> Graph:
+    first = source or Input(name="input", shape=(2, 5, 4), high=255)
+    readout = nodes[-1].name
+    return Graph(
+        nodes=(first, *nodes, Output(name="output", inputs=(readout,))), timesteps=timesteps, stage=Stage.LEGAL
+    )
+
+
+def pictures(placement: Any = "chip", **source: Any) -> Graph:
+    """conv, neurons, grouped conv, leaky neurons, readout; no side, stride or padding equal to its neighbour."""
+    pick = np.random.default_rng(3).integers
+    first = Conv2d(
+        name="conv1",
+        inputs=("input",),
+        placement=placement,
+        weight=pick(-90, 91, (4, 2, 3, 2)),
+        bias=pick(-50, 51, 4),
+        padding=(1, 0),
+    )
+    second = Conv2d(
+        name="conv2",
+        inputs=("lif1",),
+        weight=pick(-90, 91, (6, 2, 2, 1)),
+        bias=pick(-50, 51, 6),
+        stride=(2, 1),
+        padding=(0, 1),
+        dilation=(2, 1),
+        groups=2,
+    )
+    return chain(
+        first,
+        neuron("lif1", "conv1", 900),
+        second,
+        neuron("lif2", "conv2", 90, decay=1.0),
+        Flatten(name="flatten", inputs=("lif2",)),
+        linear("readout", "flatten", pick(-90, 91, (3, 60))),
+        source=Input(name="input", shape=(2, 5, 4), **source),
+    )
+
+
+def features(*weights: Any, **source: Any) -> Graph:
+    """Linear layers with neurons, the last one the readout."""
+    nodes: list[Node] = []
+    last = "input"
+    for index, weight in enumerate(weights):
+        nodes.append(linear(f"linear{index}", last, weight))
+        last = f"lif{index}"
+        nodes.append(neuron(last, f"linear{index}", 4))
+    width = np.asarray(weights[0]).shape[1]
+    return chain(*nodes[:-1], source=Input(name="input", shape=(width,), **source))
+
+
+def changed(graph: Graph, name: str, **fields: Any) -> Graph:
+    return replace(graph, nodes=tuple(replace(node, **fields) if node.name == name else node for node in graph))
+
+
+GRAPHS = {
+    "host conv": (LOIHI, pictures("host", high=255)),
+    "graded conv": (LOIHI2, pictures(high=255)),
+    "frames of spikes": (LOIHI, pictures(high=1, static=False)),
+    "graded frames": (LOIHI2, pictures(high=16, static=False)),
+    "host frames": (LOIHI, pictures("host", low=-7, high=16, static=False)),
+    "features": (LOIHI2, features([[1, -2], [3, 4]], [[5, -6]], high=9)),
+    "flattened picture": (
+        LOIHI2,
+        chain(
+            Flatten(name="flatten", inputs=("input",)),
+            linear("linear", "flatten", np.arange(-60, 60).reshape(3, 40) // 6),
+            neuron("lif", "linear", 500),
+            linear("readout", "lif", [[1, -2, 3], [-4, 5, -6]]),
+        ),
+    ),
+    "flattened on the host": (
+        LOIHI,
+        chain(
+            Flatten(name="flatten", inputs=("input",), placement="host"),
+            linear("linear", "flatten", np.arange(-60, 60).reshape(3, 40) // 6, placement="host"),
+            neuron("lif", "linear", 500),
+            linear("readout", "lif", [[1, -2, 3], [-4, 5, -6]]),
+        ),
+    ),
+    "no positive weight": (LOIHI2, features([[-1, -1], [-1, -1]], [[-1, -2], [-16, -3]], [[2, 1]], low=0, high=9)),
+    "no weight but zero": (LOIHI, features([[0, 0], [0, 0]], [[7, -3]], high=1)),
+    "a picture into zeros": (LOIHI, changed(pictures("host"), "readout", weight=np.zeros((3, 60), int))),
+}
+
+
+def samples(graph: Graph, count: int = 12) -> Array:
+    node, random = graph.input, np.random.default_rng(1)
+    shape = (count, *node.shape) if node.static else (graph.timesteps, count, *node.shape)
+    return random.integers(node.low, node.high + 1, shape)
