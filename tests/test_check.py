@@ -55,7 +55,7 @@ def test_rules_of_a_graph(change: object, message: str) -> None:
 
 def test_values_that_are_not_finite_are_named() -> None:
     graph = replace(one_neuron(0.5, 10, "zero", 4), stage=Stage.TRACED)
-    wrong = with_node(graph, replace(graph["w"], weight=np.array([[np.nan]])))  # type: ignore[type-var]
+    wrong = with_node(graph, replace(graph["w"], weight=np.array([[np.nan]])))  # type: ignore[call-arg]
     assert graph_problems(wrong) == ["w: weight holds a value that is not finite"]
 
 

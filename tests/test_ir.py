@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from snnkd_deploy.ir import Conv2d, Flatten, Graph, Input, Linear, Neuron, Output, Stage, ancestors
-from tests.networks import ANY, random_network
+from tests.networks import ANY, pair, random_network
 
 
 def tiny() -> Graph:
@@ -51,7 +51,7 @@ def test_shapes_follow_torch() -> None:
     torch = pytest.importorskip("torch")
     for seed in range(40):
         random = np.random.default_rng(seed)
-        kernel, stride, padding, dilation = (tuple(int(n) for n in random.integers(low, 4, 2)) for low in (1, 1, 0, 1))
+        kernel, stride, padding, dilation = (pair(random.integers(low, 4, 2)) for low in (1, 1, 0, 1))
         shape = (2, *(int(n) for n in random.integers(8, 12, 2)))
         weight = np.zeros((4, 2, *kernel))
         node = Conv2d(

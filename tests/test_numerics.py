@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from snnkd_deploy.ir import Conv2d, Linear
 from snnkd_deploy.numerics import conv2d, linear, round_half_even, scale_by_fraction
+from tests.networks import pair
 
 
 @given(st.integers(-(2**24), 2**24), st.integers(0, 4096))
@@ -26,7 +27,7 @@ def test_convolution_equals_torch(seed: int) -> None:
     torch = pytest.importorskip("torch")
     random = np.random.default_rng(seed)
     groups = int(random.choice([1, 2, 4]))
-    kernel, stride, padding, dilation = (tuple(int(n) for n in random.integers(low, 4, 2)) for low in (1, 1, 0, 1))
+    kernel, stride, padding, dilation = (pair(random.integers(low, 4, 2)) for low in (1, 1, 0, 1))
     x = random.integers(-5, 6, (3, 4, 9, 11))
     weight = random.integers(-127, 128, (8, 4 // groups, *kernel))
     bias = random.integers(-9, 9, 8)

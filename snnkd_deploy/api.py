@@ -1,0 +1,123 @@
+"""The library's front door: one function per command of the command line, with the same name and the same defaults.
+
+from snnkd_deploy.api import export, train
+bundle = export(train(), target="loihi")
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from snnkd_deploy.bundle import Bundle, newest, open_bundle
+from snnkd_deploy.calibration import Calibration
+from snnkd_deploy.compiler import lower
+from snnkd_deploy.config import TrainConfig, load_config
+from snnkd_deploy.errors import BundleError
+from snnkd_deploy.export import ExportOptions, bundle_data, calibration_samples, export, verify
+from snnkd_deploy.ir import Graph, Input
+from snnkd_deploy.progress import Watch
+from snnkd_deploy.run import Run, latest
+from snnkd_deploy.target import Target, load_target, target_names
+
+__all__ = ["ExportOptions", "check", "diff", "energy", "export", "targets", "train", "verify"]
+
+
+def train(
+    config: TrainConfig | None = None,
+    *,
+    out: Path | str | None = None,
+    resume: bool = False,
+    watch: Watch | None = None,
+) -> Run:
+    """Train a teacher and distil a student; see `snnkd_deploy.train.train`."""
+    from snnkd_deploy.train import train as run_training
+
+    return run_training(config, out=out, resume=resume, watch=watch)
+
+
+def energy(
+    report: Path | str = "report.json",
+    bundle: Path | str | None = None,
+    *,
+    refresh: bool = False,
+    samples: int | None = None,
+    tables: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """The report at `report`, priced with `tables` (none: those that come with the package).
+
+    If there is no such file, or with `refresh`, the network of `bundle` (None: the newest export of the newest run) is
+    simulated on the test data (all, or the first `samples`), its operations are counted and the report is written.
+    """
+    from snnkd_deploy import energy as estimator
+    from snnkd_deploy.prices import load_tables
+
+    prices, path = load_tables(tables), Path(report)
+    if refresh or not path.exists():
+        source = open_bundle(bundle) if bundle is not None else newest(latest().path)
+        counted = _count(source, samples)
+        estimator.write(path, counted)
+    return estimator.price(estimator.read(path), prices)
+
+
+def check(target: str, config: TrainConfig | None = None) -> Graph:
+    """Lower the untrained student that `config` describes, so that a target's refusal comes before the training.
+
+    Returns the legal graph. The structure decides; a range that depends on trained weights can still be refused later.
+    """
+    from snnkd_deploy.data import load
+    from snnkd_deploy.snn.models import student
+    from snnkd_deploy.trace import trace
+
+    config = config or load_config()
+    data = load(config.dataset, config.data_dir)
+    source = Input(name="input", shape=data.input_shape, scale=data.scale, high=round(1 / data.scale))
+    graph = trace(student(config, data.input_shape, len(data.classes)).eval(), source, config.model)
+    return lower(graph, load_target(target), Calibration(calibration_samples(data))).legal
+
+
+def targets() -> tuple[Target, ...]:
+    """The targets that come with the package."""
+    return tuple(load_target(name) for name in target_names())
+
+
+def diff(first: Path | str, second: Path | str) -> list[str]:
+    """Where the integer networks of two bundles differ; an empty list means the same spikes for every input."""
+    one, other = (open_bundle(path).graphs["integer"] for path in (first, second))
+    if one.digest == other.digest:
+        return []
+    names = [node.name for node in one]
+    if names != [node.name for node in other] or one.timesteps != other.timesteps:
+        sizes = (f"{len(graph.nodes)} nodes over {graph.timesteps} steps" for graph in (one, other))
+        return [f"the structure: {' against '.join(sizes)}"]
+    return [name for name in names if _node_bytes(one, name) != _node_bytes(other, name)]
+
+
+def _node_bytes(graph: Graph, name: str) -> str:
+    from snnkd_deploy.ir import canonical_bytes, describe
+
+    plain, arrays = describe(graph[name])
+    return json.dumps(plain, sort_keys=True) + repr({key: canonical_bytes(value) for key, value in arrays.items()})
+
+
+def _count(bundle: Bundle, samples: int | None) -> dict[str, Any]:
+    from snnkd_deploy import energy as estimator
+
+    data = bundle_data(bundle)
+    count = min(samples or len(data.test), len(data.test))
+    ladder = bundle.manifest["ladder"]
+    if "teacher" not in bundle.graphs:
+        raise BundleError(f"{bundle.path} holds no teacher network")
+    return estimator.build(
+        graph=bundle.graphs["legal"],
+        inputs=data.test.images[:count].astype(np.int64),
+        labels=data.test.labels[:count],
+        teacher=bundle.graphs["teacher"],
+        data={"name": data.name, "sha256": data.sha256, "encoding": bundle.manifest["input"]["coding"]},
+        accuracy={"snn": ladder["integer"]["accuracy"], "ann": ladder["teacher"]["accuracy"]},
+        name=str(bundle.manifest["run"]["name"]),
+        target=bundle.target,
+    )

@@ -1,0 +1,336 @@
+"""The command line: options in, one library call, print. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+
+import click
+
+from snnkd_deploy import __version__
+from snnkd_deploy.config import TrainConfig, load_config
+from snnkd_deploy.errors import ConfigError, SnnkdError, StorageError
+
+if TYPE_CHECKING:
+    from snnkd_deploy.bundle import Bundle
+    from snnkd_deploy.run import Run
+
+F = TypeVar("F", bound=Callable[..., Any])
+INTERRUPTED = 130
+
+
+class _Commands(click.Group):
+    """The one place where an error of the library becomes an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SnnkdError as error:
+            return _end(ctx, f"error: {error}", error.exit_code)
+        except KeyboardInterrupt:
+            return _end(ctx, "interrupted; nothing half-written was left under its final name", INTERRUPTED)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            named = f" {error.filename}" if error.filename else ""
+            return _end(ctx, f"error: the system refused{named}: {error.strerror or error}", StorageError.exit_code)
+
+
+def _end(ctx: click.Context, message: str, code: int) -> NoReturn:
+    click.echo(message, err=True)
+    ctx.exit(code)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="snnkd-deploy")
+def main() -> None:
+    """From a trained ANN to a proven neuromorphic deployment.
+
+    \b
+    snnkd-deploy train
+    snnkd-deploy export --target loihi
+    snnkd-deploy energy report.json
+
+    Exit codes: 0 done, 2 wrong option, 3 input missing or damaged, 4 the network is refused, 5 a proof found a
+    difference, 6 a runtime is missing, 7 the disk refused, 130 interrupted.
+    """
+
+
+SETTINGS = {
+    "dataset": "digits (comes along), fashion-mnist, mnist, cifar10 or cifar100",
+    "data_dir": "folder with the original files of the data set",
+    "model": "student network: cnn, mlp or resnet",
+    "width": "channels or neurons of the student's first layer",
+    "depth": "blocks of the student (resnet: per stage)",
+    "teacher_model": "teacher network, with ReLU",
+    "teacher_width": "width of the teacher",
+    "teacher_depth": "depth of the teacher",
+    "teacher": "finished run whose teacher is used again",
+    "timesteps": "steps T of the student",
+    "decay": "part of the membrane that is kept each step; 1 is IF",
+    "threshold": "membrane above which a neuron fires",
+    "reset": "membrane after a spike: to zero, or less the threshold",
+    "surrogate": "stand-in for the derivative of the spike: atan, sigmoid, triangle, rectangle",
+    "detach_reset": "leave the reset out of the gradient",
+    "method": "distillation method",
+    "epochs": "epochs of the student",
+    "teacher_epochs": "epochs of the teacher",
+    "batch_size": "images per step",
+    "optimizer": "optimiser of both networks",
+    "learning_rate": "peak learning rate of the student",
+    "teacher_learning_rate": "peak learning rate of the teacher",
+    "weight_decay": "weight decay of both networks",
+    "augment": "random changes of the training images",
+    "seed": "of weights, order and augmentation",
+    "threads": "threads of torch",
+    "device": "cpu, cuda, cuda:0, ...",
+}
+
+
+def _settings(names: tuple[str, ...] = tuple(SETTINGS)) -> Callable[[F], F]:
+    """An option for each of these settings of a run; what is not given is left to the file and the data set."""
+    kinds = get_type_hints(TrainConfig)
+
+    def decorate(command: F) -> F:
+        for field in reversed(fields(TrainConfig)):
+            if field.name in names:
+                command = _setting(field.name, kinds[field.name])(command)
+        return command
+
+    return decorate
+
+
+def _setting(name: str, kind: Any) -> Callable[[F], F]:
+    flag = "--" + name.replace("_", "-")
+    kind = (
+        next((one for one in get_args(kind) if one is not type(None)), kind)
+        if get_origin(kind) is not Literal
+        else kind
+    )
+    if kind is bool:
+        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=SETTINGS[name])
+    accepted = click.Choice(get_args(kind)) if get_origin(kind) is Literal else kind
+    return click.option(flag, name, type=accepted, default=None, help=SETTINGS[name])
+
+
+def _method_options(
+    context: click.Context, parameter: click.Parameter, given: tuple[str, ...]
+) -> dict[str, Any] | None:
+    """KEY=VALUE, the value as JSON where it is JSON, else as text."""
+    options: dict[str, Any] = {}
+    for one in given:
+        key, equals, text = one.partition("=")
+        if not equals or not key:
+            raise click.BadParameter(f"{one!r}: KEY=VALUE is needed")
+        try:
+            options[key] = json.loads(text)
+        except ValueError:
+            options[key] = text
+    return options or None
+
+
+_config = click.option("--config", type=click.Path(path_type=Path), help="TOML file with the settings of a run")
+_json = click.option("--json", "as_json", is_flag=True, help="print JSON instead of text")
+_method_option = click.option(
+    "--method-option", "method_options", multiple=True, callback=_method_options, metavar="KEY=VALUE",
+    help="option of the method, e.g. temperature=4",
+)  # fmt: skip
+
+
+@main.command()
+@_config
+@click.option("--out", type=click.Path(path_type=Path), help="run directory (default: runs/DATASET-N)")
+@click.option("--resume", is_flag=True, help="go on with an interrupted run (--out, or the newest)")
+@_settings()
+@_method_option
+@_json
+def train(config: Path | None, out: Path | None, resume: bool, as_json: bool, **settings: Any) -> None:
+    """Train an ANN teacher and distil a spiking student from it."""
+    if resume and (config or any(value is not None for value in settings.values())):
+        raise ConfigError("--resume goes on with the settings of the run; give no others")
+    chosen = None if resume else load_config(config, **settings)
+    from snnkd_deploy.api import train as run_training
+    from snnkd_deploy.progress import watching
+
+    with watching() as watch:
+        run = run_training(chosen, out=out, resume=resume, watch=watch)
+    _print_json(run.document) if as_json else _print_run(run)
+
+
+@main.command()
+@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.option("--target", default="loihi", show_default=True, help="name of a target, or path of a .toml file")
+@click.option("--out", type=click.Path(path_type=Path), help="folder of the bundle (default: RUN/exports/TARGET)")
+@click.option("--weight-bits", type=int, help="fewer bits than the target's own")
+@click.option("--granularity", type=click.Choice(["layer", "channel"]), default="layer", show_default=True,
+              help="one scale per layer, or one per channel")  # fmt: skip
+@click.option("--calibration", type=click.Choice(["max", "mse"]), default="mse", show_default=True,
+              help="keep the largest weight, or clip where that lowers the error")  # fmt: skip
+@click.option("--samples", type=click.IntRange(min=1), help="test images per proof (default: each proof's own number)")
+@_json
+def export(run: Path | None, target: str, out: Path | None, as_json: bool, **options: Any) -> None:
+    """Write the student of RUN (default: the newest) for a target, and prove the file."""
+    from snnkd_deploy.api import ExportOptions
+    from snnkd_deploy.api import export as run_export
+
+    bundle = run_export(run, target, out, ExportOptions(**options), say=_say)
+    _print_json(bundle.manifest) if as_json else _print_bundle(bundle)
+
+
+@main.command()
+@click.argument("bundle", required=False, type=click.Path(path_type=Path))
+@click.option("--samples", type=click.IntRange(min=1), help="test images per proof (default: each proof's own number)")
+@_json
+def verify(bundle: Path | None, samples: int | None, as_json: bool) -> None:
+    """Run the file of BUNDLE (default: the newest export) again and compare it with the integer simulator."""
+    from snnkd_deploy.api import verify as run_verify
+
+    proofs = run_verify(bundle, samples, say=_say)
+    _print_json({"proofs": proofs}) if as_json else _print_proofs(proofs)
+
+
+@main.command()
+@click.argument("report", type=click.Path(path_type=Path))
+@click.option("--bundle", type=click.Path(path_type=Path), help="export to count on (default: the newest)")
+@click.option("--refresh", is_flag=True, help="count again even if REPORT exists")
+@click.option("--samples", type=click.IntRange(min=1), help="test images to count on (default: all)")
+@click.option("--table", "tables", multiple=True, help="price table: a name or the path of a .toml file (default: all)")
+@_json
+def energy(
+    report: Path, bundle: Path | None, refresh: bool, samples: int | None, tables: tuple[str, ...], as_json: bool
+) -> None:
+    """Count the operations of the exported network into REPORT, or read REPORT, and price them."""
+    from snnkd_deploy.api import energy as run_energy
+
+    priced = run_energy(report, bundle, refresh=refresh, samples=samples, tables=tables)
+    if as_json:
+        _print_json(priced)
+        return
+    from snnkd_deploy.report import render
+
+    click.echo(render(priced))
+
+
+@main.command()
+@click.option("--target", required=True, help="name of a target, or path of a .toml file")
+@_config
+@_settings(("dataset", "data_dir", "model", "width", "depth", "timesteps", "decay", "threshold", "reset"))
+def check(target: str, config: Path | None, **settings: Any) -> None:
+    """Say, before any training, whether a target can hold the student."""
+    chosen = load_config(config, **settings)
+    from snnkd_deploy.api import check as run_check
+
+    graph = run_check(target, chosen)
+    layers = sum(1 for node in graph if hasattr(node, "weight"))
+    click.echo(f"{target} can hold this {chosen.model}: {layers} layers with weights, {graph.timesteps} timesteps")
+
+
+@main.command()
+@_json
+def targets(as_json: bool) -> None:
+    """List the targets and what they can hold."""
+    from snnkd_deploy.api import targets as list_targets
+
+    found = list_targets()
+    if as_json:
+        from dataclasses import asdict
+
+        _print_json({target.name: asdict(target) for target in found})
+        return
+    rows = [
+        (target.name, target.title, f"{target.weights.minimum}..{target.weights.maximum}", ", ".join(target.resets),
+         target.layout.wiring, target.entry.mode)
+        for target in found
+    ]  # fmt: skip
+    _print_table(("target", "what it is", "weights", "reset", "wiring", "pixels in"), rows)
+
+
+@main.command()
+@click.argument("first", type=click.Path(path_type=Path))
+@click.argument("second", type=click.Path(path_type=Path))
+@click.pass_context
+def diff(context: click.Context, first: Path, second: Path) -> None:
+    """Are two bundles the same integer network? Exit code 1 if not."""
+    from snnkd_deploy.api import diff as run_diff
+
+    differences = run_diff(first, second)
+    if not differences:
+        click.echo("the same integer network: equal spikes for every input")
+        return
+    click.echo("\n".join(["different integer networks:", *(f"  - {one}" for one in differences)]))
+    context.exit(1)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, allow_nan=False, default=list))
+
+
+def _print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 110).print(table)
+
+
+def _print_run(run: Run) -> None:
+    accuracies = run.accuracies
+    config = run.config
+    rows = [("teacher", f"{config.teacher_model}, ReLU", f"{accuracies['teacher']:.2%}", "")]
+    rate = sum(run.rates.values()) / max(1, len(run.rates))
+    rows += [
+        (
+            "student",
+            f"{config.model}, T = {config.timesteps}, {config.method}",
+            f"{accuracies['student']:.2%}",
+            f"{rate:.3f}",
+        )
+    ]
+    _print_table(("network", "what it is", "test accuracy", "spikes per neuron and step"), rows)
+    click.echo(
+        f"{run.path}: {run.data['test']} test images of {run.data['name']}; next: snnkd-deploy export --target loihi"
+    )
+
+
+def _print_bundle(bundle: Bundle) -> None:
+    rows = []
+    for name, rung in bundle.manifest["ladder"].items():
+        if rung is None:
+            continue
+        layers = rung.get("layers", {}).values()
+        rates = "  ".join(f"{layer['rate']:.3f}" for layer in layers)
+        still = f"{sum(one.get('dead', 0) for one in layers)} / {sum(one.get('saturated', 0) for one in layers)}"
+        rows.append(
+            (name, f"{rung['accuracy']:.2%}", str(rung["samples"]), rates, still if "dead" in str(layers) else "")
+        )
+    _print_table(
+        ("form", "accuracy", "images", "spikes per neuron and step, by layer", "dead / saturated neurons"), rows
+    )
+    _print_proofs(bundle.manifest["proofs"])
+    click.echo(
+        f"{bundle.file}: integer network {bundle.digest[:16]}, " + ("verified" if bundle.verified else "NOT VERIFIED")
+    )
+
+
+def _print_proofs(proofs: list[dict[str, Any]]) -> None:
+    rows = [
+        (one["name"], f"0 of {one['spikes']} spikes differ", str(one["samples"]), f"{one['seconds']:.1f}")
+        if one["verified"]
+        else (one["name"], f"not run: {one['reason']}", "", "")
+        for one in proofs
+    ]
+    _print_table(("proof", "result", "images", "seconds"), rows)

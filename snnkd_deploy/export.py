@@ -1,0 +1,292 @@
+"""Export a trained student, and prove the written file against the integer simulator."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from snnkd_deploy import __version__
+from snnkd_deploy.bundle import FORMAT, GRAPHS, MANIFEST, VERSION, Bundle, newest, open_bundle
+from snnkd_deploy.calibration import Calibration
+from snnkd_deploy.compiler import Compiled, lower
+from snnkd_deploy.data import DataSet, load
+from snnkd_deploy.errors import DataError, ProofError, RuntimeMissingError
+from snnkd_deploy.files import replacing_folder, sha256, write_json
+from snnkd_deploy.graph_file import save_graphs
+from snnkd_deploy.ir import Array, Conv2d, Graph, Input, Linear, Neuron
+from snnkd_deploy.ladder import climb
+from snnkd_deploy.passes.fold_batchnorm import fold_batchnorm
+from snnkd_deploy.proof import Proof, first_difference
+from snnkd_deploy.registry import Exporter, load_exporter
+from snnkd_deploy.run import Run, latest, now, open_run
+from snnkd_deploy.simulate import Record, simulate
+from snnkd_deploy.target import Target, load_target
+
+Say = Callable[[str], None]
+"""Told what is being done, one line at a time."""
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
+
+
+CALIBRATION_SAMPLES = 64
+PACKAGES = ("numpy", "onnx", "onnxruntime", "h5py", "nir", "snntorch", "torch")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How to export; see `Calibration` for the first three. `samples`: per proof, None for each proof's own number."""
+
+    weight_bits: int | None = None
+    granularity: Literal["layer", "channel"] = "layer"
+    calibration: Literal["max", "mse"] = "mse"
+    samples: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Traced:
+    """What the compiler needs of a run: the student and its folded teacher as graphs, and the data set."""
+
+    student: Graph
+    teacher: Graph
+    data: DataSet
+
+
+def export(
+    run: Run | Path | str | None = None,
+    target: str = "loihi",
+    out: Path | str | None = None,
+    options: ExportOptions | None = None,
+    say: Say = silent,
+) -> Bundle:
+    """Write the bundle of a finished run (None: the newest below `runs/`) to `out` (None: `RUN/exports/TARGET`).
+
+    Nothing is left under the final name unless every proof that could run found no difference; a bundle that was there
+    before stays. LegalityError lists what the target cannot hold, ProofError names the layer and step that differ.
+    """
+    options, rules = options or ExportOptions(), load_target(target)
+    exporter = load_exporter(rules.exporter)
+    run = run if isinstance(run, Run) else open_run(run) if run is not None else latest()
+    say(f"reading {run.path} and {run.data['name']}")
+    traced = read_run(run)
+    say(f"compiling for {rules.title}")
+    calibration = Calibration(
+        calibration_samples(traced.data), options.weight_bits, options.granularity, options.calibration
+    )
+    compiled = lower(traced.student, rules, calibration)
+    folder = Path(out) if out is not None else run.path / "exports" / rules.name
+    with replacing_folder(folder) as partial:
+        file = partial / f"network{exporter.suffix}"
+        loader = exporter.write(compiled.legal, rules, file)
+        proofs = prove(exporter, compiled.integer, file, loader, traced.data, options.samples, say)
+        say("climbing the accuracy ladder on the test images")
+        ladder = _ladder(run, compiled, traced.data, proofs)
+        teacher = {"teacher": traced.teacher}
+        save_graphs(partial / GRAPHS, {"integer": compiled.integer, "legal": compiled.legal, **teacher})
+        manifest = _manifest(run, rules, compiled, traced.data, loader, proofs, ladder, file.name, options)
+        manifest["files"] = {name: sha256(partial / name) for name in (file.name, GRAPHS)}
+        write_json(partial / MANIFEST, manifest)
+    return open_bundle(folder)
+
+
+def verify(path: Path | str | None = None, samples: int | None = None, say: Say = silent) -> list[dict[str, Any]]:
+    """Run the file of a bundle again (None: the newest of the newest run) and compare; returns what `prove` does.
+
+    BundleError if a file was changed, DataError if the data are others, ProofError if a spike differs.
+    """
+    bundle = open_bundle(path) if path is not None else newest(latest().path)
+    exporter = load_exporter(str(bundle.manifest["exporter"]))
+    data = bundle_data(bundle)
+    return prove(exporter, bundle.graphs["integer"], bundle.file, bundle.manifest["loader"], data, samples, say)
+
+
+def bundle_data(bundle: Bundle) -> DataSet:
+    """The data set that the bundle was made with. DataError if what is there now has another hash."""
+    wanted = bundle.manifest["data"]
+    return _same_data(load(wanted["name"], wanted["data_dir"]), wanted["sha256"], str(bundle.path))
+
+
+def read_run(run: Run) -> Traced:
+    """Trace the networks of a run. DataError if the data set is no longer the one it was trained on."""
+    from snnkd_deploy.snn.models import load as load_networks
+    from snnkd_deploy.trace import trace
+
+    data = _same_data(load(run.data["name"], run.config.data_dir), run.data["sha256"], str(run.path))
+    source = Input(name="input", shape=data.input_shape, scale=data.scale, low=0, high=_largest_pixel(data))
+    student, teacher = load_networks(run)
+    folded = fold_batchnorm(trace(teacher, source, "teacher"), load_target("onnx"), Calibration(np.empty(0)))
+    return Traced(trace(student, source, run.path.resolve().name), folded, data)
+
+
+def calibration_samples(data: DataSet) -> Array:
+    """Training images, evenly spread over the set."""
+    places = np.linspace(0, len(data.train) - 1, min(CALIBRATION_SAMPLES, len(data.train))).round().astype(int)
+    return np.asarray(data.train.images[places]).astype(np.int64)
+
+
+def prove(
+    exporter: Exporter,
+    integer: Graph,
+    file: Path,
+    loader: Mapping[str, Any],
+    data: DataSet,
+    samples: int | None,
+    say: Say,
+) -> list[dict[str, Any]]:
+    """Run every proof of the exporter on test images; each result says what ran, on how much, or why it did not.
+
+    ProofError at the first proof that finds a difference.
+    """
+    return [_prove(proof, integer, file, loader, data, samples or proof.samples, say) for proof in exporter.proofs]
+
+
+def _prove(
+    proof: Proof, integer: Graph, file: Path, loader: Mapping[str, Any], data: DataSet, samples: int, say: Say
+) -> dict[str, Any]:
+    count = min(samples, len(data.test))
+    inputs = data.test.images[:count].astype(np.int64)
+    say(f"proving with {proof.name} on {count} test images")
+    entry: dict[str, Any] = {"name": proof.name, "required": proof.required, "verified": False}
+    start = time.perf_counter()
+    try:
+        met = proof.run(file, inputs, loader)
+    except RuntimeMissingError as reason:
+        return {**entry, "reason": str(reason)}
+    seconds = time.perf_counter() - start
+    expected = _expected(integer, inputs)
+    if difference := first_difference(integer, expected, met):
+        raise ProofError(f"{file.name} run by {proof.name} differs from the integer simulator: {difference}")
+    return {
+        **entry,
+        "verified": True,
+        "samples": count,
+        "spikes": int(sum(int(spikes.sum()) for spikes in expected.spikes.values())),
+        "differing": 0,
+        "accuracy": float((met.logits.argmax(axis=1) == data.test.labels[:count]).mean()),
+        "seconds": round(seconds, 3),
+    }
+
+
+def _expected(integer: Graph, inputs: Array, size: int = 64) -> Record:
+    parts = [simulate(integer, inputs[start : start + size]) for start in range(0, len(inputs), size)]
+    spikes = {name: np.concatenate([part.spikes[name] for part in parts], axis=1) for name in parts[0].spikes}
+    return Record(spikes, np.concatenate([part.logits for part in parts]))
+
+
+def _ladder(run: Run, compiled: Compiled, data: DataSet, proofs: list[dict[str, Any]]) -> dict[str, Any]:
+    images, labels = data.test.images.astype(np.int64), data.test.labels
+    accuracies, count = run.accuracies, len(labels)
+    ran = [proof for proof in proofs if proof["verified"]]
+    rates = {name: {"rate": rate} for name, rate in run.rates.items()}
+    return {
+        "teacher": {"accuracy": accuracies["teacher"], "samples": count},
+        "student": {"accuracy": accuracies["student"], "samples": count, "layers": rates},
+        "folded": climb(compiled.folded, images, labels).as_dict(),
+        "integer": climb(compiled.integer, images, labels).as_dict(),
+        "file": {"accuracy": ran[0]["accuracy"], "samples": ran[0]["samples"]} if ran else None,
+    }
+
+
+def _manifest(
+    run: Run,
+    target: Target,
+    compiled: Compiled,
+    data: DataSet,
+    loader: Mapping[str, Any],
+    proofs: list[dict[str, Any]],
+    ladder: Mapping[str, Any],
+    file: str,
+    options: ExportOptions,
+) -> dict[str, Any]:
+    source, output = compiled.integer.input, compiled.integer.output
+    return {
+        "format": FORMAT,
+        "format_version": VERSION,
+        "created": now(),
+        "target": target.name,
+        "exporter": target.exporter,
+        "verified": all(proof["verified"] for proof in proofs if proof["required"]),
+        "file": file,
+        "files": {},
+        "digest": compiled.digest,
+        "timesteps": compiled.integer.timesteps,
+        "input": {
+            "shape": list(source.shape),
+            "axes": "channel, height, width" if len(source.shape) == 3 else "feature",
+            "coding": "direct: the same integers at each step" if source.static else "one frame per step",
+            "scale": source.scale,
+            "low": source.low,
+            "high": source.high,
+        },
+        "output": {"meaning": "integer sum over timesteps", "unit": output.unit / compiled.integer.timesteps},
+        "loader": dict(loader),
+        "proofs": proofs,
+        "ladder": dict(ladder),
+        "layers": [entry for node in compiled.integer for entry in _layer_entry(compiled.integer, node.name)],
+        "options": vars(options),
+        "data": {"name": data.name, "sha256": data.sha256, "data_dir": run.config.data_dir},
+        "run": {
+            "name": run.path.resolve().name,
+            "student_sha256": run.document["student"]["sha256"],
+            "teacher_sha256": run.document["teacher"]["sha256"],
+        },
+        "versions": {"snnkd-deploy": __version__, "python": platform.python_version(), **_versions()},
+    }
+
+
+def _layer_entry(graph: Graph, name: str) -> list[dict[str, Any]]:
+    node = graph[name]
+    shape = list(graph.shapes[name])
+    if isinstance(node, Linear | Conv2d):
+        extremes = [int(node.weight.min()), int(node.weight.max())]
+        entry = {
+            "weight_shape": list(node.weight.shape),
+            "weights": extremes,
+            "zero_weights": int((node.weight == 0).sum()),
+        }
+        return [
+            {
+                "name": name,
+                "kind": type(node).__name__,
+                "shape": shape,
+                **entry,
+                "bias_largest": int(abs(node.bias).max()),
+            }
+        ]
+    if isinstance(node, Neuron):
+        thresholds = sorted({int(one) for one in np.atleast_1d(node.threshold)})
+        decay = f"{node.decay_numerator}/{2**node.decay_bits}"
+        entry = {"thresholds": [thresholds[0], thresholds[-1]], "decay": decay, "reset": node.reset}
+        return [{"name": name, "kind": "Neuron", "shape": shape, **entry}]
+    return []
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _same_data(data: DataSet, expected: str, owner: str) -> DataSet:
+    if data.sha256 != expected:
+        raise DataError(
+            f"{owner} was made with {data.name} of SHA-256 {expected[:16]}..., the files now give {data.sha256[:16]}..."
+        )
+    return data
+
+
+def _largest_pixel(data: DataSet) -> int:
+    """The scale maps the largest pixel to 1."""
+    return round(1 / data.scale)

@@ -1,0 +1,45 @@
+"""The library's front door does what the commands do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from snnkd_deploy import api
+from snnkd_deploy.bundle import Bundle
+from snnkd_deploy.config import load_config
+from snnkd_deploy.errors import LegalityError
+from snnkd_deploy.ir import Stage
+from snnkd_deploy.run import Run
+from snnkd_deploy.target import target_names
+
+
+def test_train_export_verify_energy_from_python(tmp_path: Path) -> None:
+    """The whole road in seconds."""
+    config = load_config(width=4, teacher_width=4, epochs=2, teacher_epochs=2, threads=1)
+    run = api.train(config, out=tmp_path / "run")
+    for target in ("onnx", "nir", "loihi", "loihi2"):
+        bundle = api.export(run, target, options=api.ExportOptions(samples=6))
+        assert all(proof["verified"] or proof["reason"] for proof in bundle.manifest["proofs"])
+        assert bundle.manifest["proofs"][0]["verified"]
+    report = api.energy(tmp_path / "report.json", run.path / "exports" / "loihi", samples=10)
+    assert report["data"]["samples"] == 10
+    assert report["energy"]
+
+
+def test_one_network_behind_every_format(tiny_run: Run, tiny_bundle: Bundle, tmp_path: Path) -> None:
+    options = api.ExportOptions(samples=2)
+    others = [api.export(tiny_run, name, tmp_path / name, options) for name in ("nir", "loihi", "loihi2")]
+    assert {one.digest for one in others} == {tiny_bundle.digest}
+    assert api.diff(tiny_bundle.path, others[0].path) == []
+
+
+def test_check_lowers_the_untrained_student() -> None:
+    assert api.check("loihi").stage == Stage.LEGAL
+    with pytest.raises(LegalityError, match="no Add on this target"):
+        api.check("loihi", load_config(model="resnet", width=4, depth=1))
+
+
+def test_targets_are_those_that_are_shipped() -> None:
+    assert [target.name for target in api.targets()] == target_names()

@@ -1,0 +1,175 @@
+"""The command line: quick to start, one message per refusal, the exit codes of the error tree."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from snnkd_deploy import api, cli
+from snnkd_deploy.bundle import Bundle
+from snnkd_deploy.cli import main
+from snnkd_deploy.errors import LegalityError
+from snnkd_deploy.run import Run
+
+HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "snntorch", "h5py", "nir", "sklearn", "rich", "safetensors")
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(one) for one in arguments])
+
+
+def test_help_needs_no_heavy_package() -> None:
+    code = (
+        "import sys\nfrom snnkd_deploy.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit as end: assert end.code == 0\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("command", sorted(main.commands))
+def test_every_command_explains_itself_and_has_its_function(command: str) -> None:
+    done = call(command, "--help")
+    assert done.exit_code == 0
+    assert callable(getattr(api, command))
+
+
+def test_every_setting_of_a_run_is_an_option() -> None:
+    shown = call("train", "--help").output
+    settings = {*cli.SETTINGS}
+    from dataclasses import fields
+
+    from snnkd_deploy.config import TrainConfig
+
+    assert {field.name for field in fields(TrainConfig)} - {"method_options"} == settings
+    for name in settings:
+        assert "--" + name.replace("_", "-") in shown
+    assert "--method-option" in shown
+
+
+def test_the_three_commands_in_a_row(workplace: Path) -> None:
+    quick = ("--width", 4, "--teacher-width", 4, "--epochs", 2, "--teacher-epochs", 2, "--threads", 1)
+    done = call("train", *quick)
+    assert done.exit_code == 0, done.output
+    assert "runs/digits-1" in done.output
+    done = call("export", "--target", "loihi", "--samples", 5)
+    assert done.exit_code == 0, done.output
+    assert "netx-replay" in done.output
+    assert (workplace / "runs/digits-1/exports/loihi/network.net").is_file()
+    done = call("energy", "report.json", "--samples", 20)
+    assert done.exit_code == 0, done.output
+    before = (workplace / "report.json").read_bytes()
+    again = call("energy", "report.json")
+    assert again.exit_code == 0
+    assert again.output == done.output
+    assert (workplace / "report.json").read_bytes() == before
+
+
+def test_json_is_json(tiny_bundle: Bundle) -> None:
+    assert set(json.loads(call("targets", "--json").output)) >= {"loihi", "onnx", "nir"}
+    proofs = json.loads(call("verify", tiny_bundle.path, "--samples", 3, "--json").stdout)
+    assert proofs["proofs"][0]["differing"] == 0
+
+
+def test_check_answers_before_any_training() -> None:
+    assert "loihi can hold this cnn" in call("check", "--target", "loihi").output
+    done = call("check", "--target", "loihi", "--model", "resnet", "--width", 4, "--depth", 1)
+    assert done.exit_code == LegalityError.exit_code
+    assert "no Add on this target" in done.output
+    done = call("check", "--target", "loihi", "--reset", "subtract")
+    assert "reset 'subtract'; this target resets by 'zero'" in done.output
+
+
+def test_diff_says_same_or_where(tiny_bundle: Bundle, tiny_run: Run, tmp_path: Path) -> None:
+    assert "the same integer network" in call("diff", tiny_bundle.path, tiny_bundle.path).output
+    other = api.export(tiny_run, "onnx", tmp_path / "b", api.ExportOptions(weight_bits=4))
+    done = call("diff", tiny_bundle.path, other.path)
+    assert done.exit_code == 1
+    assert "blocks.0.conv" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("export",), 3, "no finished run in runs; train one with: snnkd-deploy train"),
+        (("export", "nothing"), 3, "no run at nothing"),
+        (("energy", "report.json"), 3, "no finished run in runs"),
+        (("verify", "nothing"), 3, "no bundle at nothing"),
+        (("export", "--target", "loihi9"), 2, "no target 'loihi9'; known: loihi, loihi2, nir, onnx; did you mean"),
+        (("train", "--dataset", "fashon-mnist"), 2, "did you mean 'fashion-mnist'"),
+        (("train", "--dataset", "fashion-mnist"), 2, "{train,t10k}-images-idx3-ubyte"),
+        (("train", "--method", "logit"), 2, "did you mean 'logits'"),
+        (("train", "--method-option", "temperature"), 2, "KEY=VALUE is needed"),
+        (("train", "--method-option", "temprature=2"), 2, "no option 'temprature'; accepted: "),
+        (("train", "--model", "cn"), 2, "did you mean 'cnn'"),
+        (("train", "--epochs", "0"), 2, "epochs"),
+        (("train", "--resume", "--epochs", "3"), 2, "give no others"),
+        (("train", "--config", "nothing.toml"), 2, "nothing.toml"),
+        (("train", "--resume"), 3, "no unfinished run"),
+        (("check", "--target", "mine.toml"), 2, "no target file mine.toml"),
+    ],
+)
+def test_a_refusal_is_one_message_and_its_exit_code(
+    arguments: tuple[str, ...], code: int, message: str, workplace: Path
+) -> None:
+    done = call(*arguments)
+    assert done.exit_code == code, done.output
+    assert message in done.output
+    assert "Traceback" not in done.output
+    assert not list(workplace.rglob("*.partial"))
+
+
+def test_a_report_that_is_none_is_refused(workplace: Path) -> None:
+    (workplace / "report.json").write_text("{")
+    done = call("energy", "report.json")
+    assert done.exit_code == 3
+    assert "report.json" in done.output
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(errno.ENOSPC, "No space left on device"), (errno.EACCES, "Permission denied")]
+)
+def test_a_disk_that_refuses_is_one_message(number: int, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise OSError(number, os.strerror(number), "report.json")
+
+    monkeypatch.setattr(api, "energy", refuse)
+    done = call("energy", "report.json")
+    assert done.exit_code == 7
+    assert done.output.strip() == f"error: the system refused report.json: {text}"
+
+
+def test_a_folder_without_write_permission_is_one_message(tiny_bundle: Bundle, workplace: Path) -> None:
+    (workplace / "file").write_text("")
+    done = call("energy", "file/report.json", "--bundle", tiny_bundle.path, "--samples", 2)
+    assert done.exit_code == 7
+    assert "cannot write" in done.output
+
+
+def test_an_interrupt_ends_with_130_and_leaves_nothing_half_written(workplace: Path) -> None:
+    program = Path(sys.executable).with_name("snnkd-deploy")
+    process = subprocess.Popen(
+        [program, "train", "--teacher-epochs", "500", "--threads", "1"], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    first = process.stderr.readline()
+    assert first.startswith("teacher 1/500")
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
+    assert not list(workplace.rglob("*.partial"))
+    assert call("export").exit_code == 3

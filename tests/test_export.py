@@ -1,0 +1,131 @@
+"""Export writes, proves and describes; verify runs a stored file again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from snnkd_deploy import export as exporting
+from snnkd_deploy.bundle import Bundle, open_bundle
+from snnkd_deploy.data import load
+from snnkd_deploy.errors import BundleError, DataError, LegalityError, ProofError, RuntimeMissingError, UnknownNameError
+from snnkd_deploy.export import ExportOptions, export, read_run, verify
+from snnkd_deploy.proof import Proof
+from snnkd_deploy.registry import load_exporter
+from snnkd_deploy.run import Run
+from snnkd_deploy.simulate import Record, predictions
+
+
+def test_the_ladder_is_what_the_forms_really_reach(tiny_bundle: Bundle, tiny_run: Run) -> None:
+    ladder = tiny_bundle.manifest["ladder"]
+    data = load("digits")
+    met = predictions(tiny_bundle.graphs["integer"], data.test.images.astype(np.int64))
+    assert ladder["integer"]["accuracy"] == (met == data.test.labels).mean()
+    assert ladder["student"]["accuracy"] == tiny_run.accuracies["student"]
+    traced = read_run(tiny_run)
+    assert ladder["folded"]["accuracy"] == pytest.approx(ladder["student"]["accuracy"], abs=0.003)
+    teacher = predictions(traced.teacher, data.test.images.astype(np.int64))
+    assert (teacher == data.test.labels).mean() == pytest.approx(ladder["teacher"]["accuracy"], abs=0.003)
+    rates = ladder["student"]["layers"]
+    for name, activity in ladder["folded"]["layers"].items():
+        assert activity["rate"] == pytest.approx(rates[name]["rate"], abs=0.002)
+
+
+def test_options_reach_the_integers(tiny_run: Run, tmp_path: Path) -> None:
+    bundle = export(tiny_run, "onnx", tmp_path / "b", ExportOptions(weight_bits=3, samples=10, granularity="channel"))
+    weights = [layer["weights"] for layer in bundle.manifest["layers"] if "weights" in layer]
+    assert weights
+    assert all(-3 <= low <= high <= 3 for low, high in weights)
+    assert bundle.manifest["proofs"][0]["samples"] == 10
+    assert bundle.manifest["options"]["weight_bits"] == 3
+
+
+def test_a_second_export_replaces_the_first_and_a_failed_one_leaves_it(
+    tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = export(tiny_run, "onnx", tmp_path / "b")
+    second = export(tiny_run, "onnx", tmp_path / "b", ExportOptions(weight_bits=4))
+    assert first.digest != second.digest
+    exporter = load_exporter("onnx")
+    honest = exporter.proofs[0].run
+
+    def one_spike_off(path: Path, inputs: np.ndarray, loader: object) -> Record:  # type: ignore[type-arg]
+        record = honest(path, inputs, loader)  # type: ignore[arg-type]
+        record.spikes["blocks.1.neuron"][2, 5] ^= 1
+        return record
+
+    monkeypatch.setattr(exporter, "proofs", (Proof("onnxruntime", one_spike_off, samples=10),))
+    with pytest.raises(ProofError, match=r"layer blocks\.1\.neuron, step 2, sample 5"):
+        export(tiny_run, "onnx", tmp_path / "b")
+    assert open_bundle(tmp_path / "b").digest == second.digest
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_missing_runtime_is_told_and_never_counts_as_a_proof(
+    tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(path: Path, inputs: object, loader: object) -> Record:
+        raise RuntimeMissingError("not installed; get it so")
+
+    exporter = load_exporter("onnx")
+    monkeypatch.setattr(exporter, "proofs", (Proof("elsewhere", missing, samples=10),))
+    bundle = export(tiny_run, "onnx", tmp_path / "b")
+    assert not bundle.verified
+    assert bundle.manifest["proofs"] == [
+        {"name": "elsewhere", "required": True, "verified": False, "reason": "not installed; get it so"}
+    ]
+    assert bundle.manifest["ladder"]["file"] is None
+
+
+def test_verify_runs_the_stored_file(tiny_bundle: Bundle) -> None:
+    proofs = verify(tiny_bundle.path, samples=33)
+    assert [(proof["name"], proof["verified"], proof["samples"]) for proof in proofs] == [("onnxruntime", True, 33)]
+
+
+def test_verify_notices_a_changed_file(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(tiny_bundle.path, tmp_path / "b"))
+    (copy / "network.onnx").write_bytes((copy / "network.onnx").read_bytes() + b" ")
+    with pytest.raises(BundleError, match="is not the file that was written"):
+        verify(copy)
+
+
+def test_other_data_are_noticed(
+    tiny_bundle: Bundle, tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = load("digits")
+    other = replace(data, test=replace(data.test, labels=(data.test.labels + 1) % 10))
+    monkeypatch.setattr(exporting, "load", lambda name, folder: other)
+    with pytest.raises(DataError, match="was made with digits of SHA-256"):
+        verify(tiny_bundle.path)
+    with pytest.raises(DataError, match="the files now give"):
+        export(tiny_run, "onnx", tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
+def test_what_a_target_cannot_hold_writes_nothing(tiny_run: Run, tmp_path: Path) -> None:
+    text = (Path(exporting.__file__).parents[1] / "targets" / "onnx.toml").read_text(encoding="utf-8")
+    narrow = tmp_path / "narrow.toml"
+    narrow.write_text(text.replace('"SumPool2d", ', ""))
+    with pytest.raises(UnknownNameError, match="no target 'nowhere'"):
+        export(tiny_run, "nowhere")
+    assert export(tiny_run, str(narrow), tmp_path / "folded").verified
+    narrow.write_text(text.replace('"Flatten", ', "").replace('name = "onnx"', 'name = "narrow"'))
+    with pytest.raises(
+        LegalityError, match=r"narrow cannot run this network:\n  - head\.flatten: no Flatten on this target"
+    ):
+        export(tiny_run, str(narrow), tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
+def test_the_manifest_is_plain_json_with_what_a_loader_needs(tiny_bundle: Bundle) -> None:
+    manifest = json.loads((tiny_bundle.path / "manifest.json").read_text())
+    assert manifest["timesteps"] == 4
+    assert manifest["input"]["scale"] == 1 / 16
+    assert manifest["loader"]["output"]["meaning"] == "sum over timesteps"
+    assert {"snnkd-deploy", "python", "onnxruntime", "torch"} <= set(manifest["versions"])
+    assert set(manifest["files"]) == {"network.onnx", "graphs.safetensors"}
