@@ -212,15 +212,19 @@ class _Writer:
         return self.op("Conv", [x, weight, bias], name, **_window(node))
 
     def _integer_synapse(self, node: Linear | Conv2d, x: str, name: str) -> str:
+        """Both factors as uint8 around a zero point, which onnxruntime has had longest."""
         low, _ = self.limits.values[node.inputs[0]]
-        narrow = TensorProto.UINT8 if low.min() >= 0 else TensorProto.INT8
-        codes = self.op("Cast", [x], f"{name}/codes", to=narrow)
+        signed = low.min() < 0
+        if signed:
+            x = self.op("Add", [x, self.constant(np.array(128, dtype=np.float32), "offset")], f"{name}/shifted")
+        codes = self.op("Cast", [x], f"{name}/codes", to=TensorProto.UINT8)
+        zeros = [self.constant(np.array(n, dtype=np.uint8), f"zero_point/{n}") for n in (128 if signed else 0, 128)]
         weight = node.weight.T if isinstance(node, Linear) else node.weight
-        stored = self.constant(weight.astype(np.int8), f"{node.name}/weight")
+        stored = self.constant((weight + 128).astype(np.uint8), f"{node.name}/weight")
         sums = (
-            self.op("MatMulInteger", [codes, stored], f"{name}/sums")
+            self.op("MatMulInteger", [codes, stored, *zeros], f"{name}/sums")
             if isinstance(node, Linear)
-            else self.op("ConvInteger", [codes, stored], f"{name}/sums", **_window(node))
+            else self.op("ConvInteger", [codes, stored, *zeros], f"{name}/sums", **_window(node))
         )
         shape = (1, -1, 1, 1) if isinstance(node, Conv2d) else (1, -1)
         bias = self.constant(node.bias.astype(np.int32).reshape(shape), f"{node.name}/bias")
