@@ -109,6 +109,7 @@ def _count(bundle: Bundle, samples: int | None) -> dict[str, Any]:
     data = bundle_data(bundle)
     count = min(samples or len(data.test), len(data.test))
     ladder = bundle.manifest["ladder"]
+    encoding = "direct" if bundle.graphs["legal"].input.static else "frames"
     if "teacher" not in bundle.graphs:
         raise BundleError(f"{bundle.path} holds no teacher network")
     return estimator.build(
@@ -116,7 +117,7 @@ def _count(bundle: Bundle, samples: int | None) -> dict[str, Any]:
         inputs=data.test.images[:count].astype(np.int64),
         labels=data.test.labels[:count],
         teacher=bundle.graphs["teacher"],
-        data={"name": data.name, "sha256": data.sha256, "encoding": bundle.manifest["input"]["coding"]},
+        data={"name": data.name, "sha256": data.sha256, "encoding": encoding},
         accuracy={"snn": ladder["integer"]["accuracy"], "ann": ladder["teacher"]["accuracy"]},
         name=str(bundle.manifest["run"]["name"]),
         target=bundle.target,

@@ -61,8 +61,9 @@ def test_the_wheel_runs_where_it_is_installed(built: Path, tmp_path: Path) -> No
         "import snnkd_deploy\n"
         "print(snnkd_deploy.__file__, [load_exporter(load_target(name).exporter).suffix for name in target_names()])"
     )
-    done = subprocess.run([sys.executable, "-S", "-c", f"import sys; sys.path[:0] = [{str(target)!r}, *{sys.path!r}]\n{code}"],
-                          capture_output=True, text=True, check=True, cwd=tmp_path)  # fmt: skip
+    found_first = f"import sys; sys.path[:0] = [{str(target)!r}, *{sys.path!r}]\n{code}"
+    command = [sys.executable, "-S", "-c", found_first]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.startswith(str(target))
     assert done.stdout.strip().endswith("['.net', '.net', '.nir', '.onnx']")
 
@@ -76,9 +77,8 @@ def test_the_editable_install_is_this_tree() -> None:
 
 
 def test_every_dependency_is_pinned() -> None:
-    pins = {
-        line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()
-    }
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = {line.split("==")[0].lower().replace("_", "-") for line in lines}
     for requirement in distribution("snnkd-deploy").requires or []:
         name = requirement.split(">")[0].split(";")[0].strip().lower().replace("_", "-")
         assert name in pins, requirement

@@ -1,0 +1,43 @@
+"""Each example runs, as a newcomer would start it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from snnkd_deploy.bundle import Bundle
+from snnkd_deploy.data import load
+from snnkd_deploy.simulate import simulate
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(name: str, *arguments: object, cwd: Path) -> str:
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=cwd).stdout
+
+
+def test_every_example_is_run_here() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {"quickstart.py", "run_onnx.py"}
+
+
+def test_quickstart(tmp_path: Path) -> None:
+    shown = run("quickstart.py", "--epochs", 1, "--out", tmp_path / "run", cwd=tmp_path)
+    assert "verified: True" in shown
+    assert (tmp_path / "run" / "report.json").is_file()
+
+
+def test_run_onnx_needs_nothing_of_this_package(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    text = (EXAMPLES / "run_onnx.py").read_text(encoding="utf-8")
+    assert "snnkd_deploy" not in text
+    images = load("digits").test.images[:5]
+    np.save(tmp_path / "images.npy", images)
+    shown = run("run_onnx.py", tiny_bundle.path, "--images", tmp_path / "images.npy", cwd=tmp_path)
+    expected = simulate(tiny_bundle.graphs["integer"], images.astype(np.int64)).logits
+    assert f"classes: {expected.argmax(axis=1).tolist()}" in shown
+    first = json.loads(shown.splitlines()[1].split(": ")[1])
+    np.testing.assert_allclose(first, expected[0] * tiny_bundle.manifest["output"]["unit"], atol=1e-3)
