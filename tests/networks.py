@@ -22,6 +22,7 @@ from snnkd_deploy.ir import (
     Neuron,
     Node,
     Output,
+    Pair,
     Shape,
     output_shape,
 )
@@ -147,6 +148,12 @@ class Builder:
         self.linear(classes)
         self.add(Output(name="output", inputs=(self.last,)))
         return Graph(nodes=tuple(self.nodes), timesteps=self.timesteps, name="random")
+
+
+def pair(values: Array) -> Pair:
+    """Two numbers as Python integers."""
+    first, second = values.tolist()
+    return int(first), int(second)
 
 
 def random_network(seed: int, recipe: Recipe = CHAIN) -> Graph:

@@ -1,0 +1,1 @@
+"""Spiking networks in torch: the neuron, its surrogate gradients, layers and models."""

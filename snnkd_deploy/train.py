@@ -1,0 +1,315 @@
+"""Train the teacher, then the student that learns from it, into a run directory; a killed run resumes to the same bits.
+
+Every random number comes from (seed, stage, epoch, step) alone, so nothing but weights, optimizer state and the number
+of epochs done has to be kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import platform
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from snnkd_deploy import __version__, checkpoint, data, distill, run
+from snnkd_deploy.batches import Images, accuracy
+from snnkd_deploy.config import TrainConfig, load_config
+from snnkd_deploy.data import DataSet
+from snnkd_deploy.errors import ConfigError, RunError
+from snnkd_deploy.files import replacing
+from snnkd_deploy.progress import Silent, Watch
+from snnkd_deploy.run import Run
+from snnkd_deploy.snn import models
+from snnkd_deploy.snn.models import Network
+
+Losses = Callable[[Tensor, Tensor], dict[str, Tensor]]
+
+
+def train(
+    config: TrainConfig | None = None,
+    *,
+    out: Path | str | None = None,
+    resume: bool = False,
+    watch: Watch | None = None,
+) -> Run:
+    """Train into `out` (default: a new runs/<dataset>-<n>) and return the finished run.
+
+    With `resume` the unfinished run in `out` (default: the newest below runs/) goes on; it has its own settings, so
+    `config` may be left out. Weights are those of the last epoch: nothing is selected on the test images.
+    """
+    out, watch = Path(out) if out is not None else None, watch or Silent()
+    if resume:
+        path = out or run.latest(unfinished=True).path
+        with run.locked(run.open_run(path, unfinished=True).path):
+            return _resume(path, config, watch)
+    config, dataset = _prepare(config or load_config())
+    path = run.claim(out, config.dataset)
+    with run.locked(path):
+        return _stages(run.create(path, config, _described(dataset), _versions()), dataset, watch)
+
+
+def _resume(path: Path, config: TrainConfig | None, watch: Watch) -> Run:
+    found = run.open_run(path, unfinished=True)
+    if config is not None:
+        old, new = found.config.as_dict(), _settled(config).as_dict()
+        if changed := [f"{key}: {old[key]!r} there, {new[key]!r} now" for key in old if old[key] != new[key]]:
+            raise ConfigError(f"{path} was started with other settings and cannot go on: {'; '.join(changed)}")
+    if found.finished:
+        watch.note(f"{path} is finished already")
+        return found
+    dataset = data.load(found.config.dataset, found.config.data_dir)
+    if dataset.sha256 != found.data["sha256"]:
+        raise RunError(f"{path} was started with other data: {dataset.name} has changed since (SHA-256 differs)")
+    return _stages(found, dataset, watch)
+
+
+def _prepare(config: TrainConfig) -> tuple[TrainConfig, DataSet]:
+    """Settle what depends on files, and refuse now whatever would fail after hours."""
+    config = _settled(config)
+    distill.check(config.method, config.method_options)
+    _device(config)
+    dataset = data.load(config.dataset, config.data_dir)
+    if config.teacher and run.open_run(config.teacher).data["sha256"] != dataset.sha256:
+        raise ConfigError(f"teacher {config.teacher} was trained on other data than {dataset.name} as it is here")
+    with torch.device("meta"):  # no memory, no time: only whether they can be built
+        _pair(config, dataset.input_shape, len(dataset.classes))
+    return config, dataset
+
+
+def _pair(config: TrainConfig, shape: models.Shape, classes: int) -> tuple[Network, Network, distill.Method]:
+    """Student, teacher and the method between them, with fresh weights."""
+    student, teacher = models.student(config, shape, classes), models.teacher(config, shape, classes)
+    setup = distill.Setup(classes, config.timesteps, _taps(student, shape), _taps(teacher, shape))
+    return student, teacher, distill.create(config.method, setup, **config.method_options)
+
+
+@torch.no_grad()
+def _taps(network: Network, shape: models.Shape) -> tuple[tuple[int, ...], ...]:
+    """Shapes of the taps without the batch axis."""
+    return tuple(tuple(tap.shape[1:]) for tap in network.eval().outputs(torch.zeros(2, *shape)).taps)
+
+
+def _settled(config: TrainConfig) -> TrainConfig:
+    """Absolute paths, and the shape of the teacher: as asked for, as in another run, or as the student."""
+    settled: dict[str, Any] = {
+        "teacher_model": config.teacher_model or config.model,
+        "teacher_width": config.teacher_width or config.width,
+        "teacher_depth": config.teacher_depth or config.depth,
+    }
+    if config.data_dir is not None:
+        settled["data_dir"] = str(Path(config.data_dir).resolve())
+    if config.teacher is not None:
+        other = run.open_run(config.teacher)
+        settled["teacher"] = str(other.path.resolve())
+        settled |= {key: getattr(other.config, key) for key in settled if key.startswith("teacher_")}
+    return replace(config, **settled)
+
+
+def _device(config: TrainConfig) -> torch.device:
+    try:
+        device = torch.device(config.device)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"device {config.device!r} cannot be used here: {reason}") from error
+    return device
+
+
+def _described(dataset: DataSet) -> dict[str, Any]:
+    return {
+        "name": dataset.name,
+        "sha256": dataset.sha256,
+        "train": len(dataset.train),
+        "test": len(dataset.test),
+        "scale": dataset.scale,
+        "classes": list(dataset.classes),
+        "input_shape": list(dataset.input_shape),
+    }
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    return {**versions, "snnkd-deploy": __version__}
+
+
+@contextmanager
+def _environment(config: TrainConfig) -> Iterator[None]:
+    """Threads as asked for, convolutions that repeat exactly, and the caller's random numbers left alone."""
+    threads = torch.get_num_threads()
+    devices = [torch.device(config.device)] if config.device.startswith("cuda") else []
+    with torch.random.fork_rng(devices), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+        torch.set_num_threads(config.threads or threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _stages(current: Run, dataset: DataSet, watch: Watch) -> Run:
+    """Teacher, then student; what is complete already is not done again."""
+    with _environment(current.config):
+        device = _device(current.config)
+        images = Images.of(dataset.train, dataset.scale, device), Images.of(dataset.test, dataset.scale, device)
+        if not current.document["teacher"]:
+            current = _teacher(current, *images, watch)
+        if not current.document["student"]:
+            current = _student(current, *images, watch)
+    return current.finish()
+
+
+def _teacher(current: Run, images: Images, test: Images, watch: Watch) -> Run:
+    config = current.config
+    if config.teacher is not None:
+        return _reuse_teacher(current, run.open_run(config.teacher), watch)
+    _seed(config.seed, "teacher")
+    network = models.teacher(config, current.input_shape, len(current.classes)).to(images.pixels.device)
+
+    def losses(batch: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        return {"ce": functional.cross_entropy(network(batch), labels)}
+
+    epochs, rate = config.teacher_epochs, config.teacher_learning_rate
+    Stage("teacher", current, network, nn.Module(), losses, epochs, rate).run(images, test, watch)
+    checkpoint.write_weights(current.teacher_file, network)
+    return current.complete("teacher", accuracy(network, test))
+
+
+def _reuse_teacher(current: Run, other: Run, watch: Watch) -> Run:
+    with replacing(current.teacher_file) as partial:
+        shutil.copyfile(other.teacher_file, partial)
+    watch.note(f"teacher taken from {other.path}, test accuracy {other.accuracies['teacher']:.2%}")
+    return current.complete("teacher", other.accuracies["teacher"])
+
+
+def _student(current: Run, images: Images, test: Images, watch: Watch) -> Run:
+    config, device = current.config, images.pixels.device
+    _seed(config.seed, "student")
+    student, teacher, method = _pair(config, current.input_shape, len(current.classes))
+    models.read_weights(models.channels_last(teacher), current.teacher_file)
+    teacher.eval().requires_grad_(False)
+    for part in (student, teacher, method):
+        part.to(device)
+
+    def losses(batch: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = method.losses(student.outputs(batch), teacher.outputs(batch), batch, labels)
+        return found
+
+    Stage("student", current, student, method, losses, config.epochs, config.learning_rate).run(images, test, watch)
+    checkpoint.write_weights(current.student_file, student)
+    with models.recording(student) as rates:
+        share = accuracy(student, test)
+    return current.complete("student", share, rates=rates)
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One network on its way; `method` holds the layers that are trained with it and thrown away afterwards."""
+
+    name: str
+    current: Run
+    network: Network
+    method: nn.Module
+    losses: Losses
+    epochs: int
+    learning_rate: float
+
+    def run(self, images: Images, test: Images, watch: Watch) -> None:
+        """Train from the last checkpoint, or the start, to the last epoch."""
+        config, file = self.current.config, self.current.state / f"{self.name}.safetensors"
+        trained = models.channels_last(nn.ModuleDict({"network": self.network, "method": self.method}))
+        optimizer = _optimizer(trained, config)
+        rows = checkpoint.rows(file)
+        if rows:
+            checkpoint.restore(file, trained, optimizer)
+        earlier = checkpoint.rows(self.current.state / "teacher.safetensors") if self.name != "teacher" else []
+        watch.stage(self.name, self.epochs, len(rows), _steps(images, config) * min(config.batch_size, len(images)))
+        for epoch in range(len(rows) + 1, self.epochs + 1):
+            trained.train()
+            row = self._epoch(epoch, optimizer, images, watch)
+            row["accuracy"] = accuracy(self.network, test)
+            rows.append(row)
+            checkpoint.save(file, trained, optimizer, rows)
+            run.write_history(self.current.path / "history.csv", earlier + rows)
+            watch.epoch(row)
+
+    def _epoch(self, epoch: int, optimizer: torch.optim.Optimizer, images: Images, watch: Watch) -> dict[str, Any]:
+        """One pass over the images in a new order, without the incomplete last batch; its line of history.csv."""
+        config, start = self.current.config, time.perf_counter()
+        _seed(config.seed, self.name, epoch)
+        steps, size = _steps(images, config), config.batch_size
+        sums: dict[str, float] = defaultdict(float)
+        order = torch.randperm(len(images))
+        for step in range(steps):
+            _seed(config.seed, self.name, epoch, step)
+            rows = order[step * size : (step + 1) * size]
+            _set_rate(optimizer, self.learning_rate * _cosine((epoch - 1) * steps + step, self.epochs * steps))
+            losses = self._step(optimizer, *images.batch(rows, config.augment))
+            if not math.isfinite(sum(losses.values())):
+                raise ConfigError(self._diverged(epoch, step, losses))
+            for name, value in losses.items():
+                sums[name] += value / steps
+            watch.step(len(rows), sum(losses.values()))
+        rate, speed = optimizer.param_groups[0]["lr"], steps * min(size, len(images)) / (time.perf_counter() - start)
+        return self._row(epoch, sums, learning_rate=rate, images_per_second=round(speed, 1))
+
+    def _step(self, optimizer: torch.optim.Optimizer, batch: Tensor, labels: Tensor) -> dict[str, float]:
+        losses = self.losses(batch, labels)
+        optimizer.zero_grad()
+        torch.autograd.backward(torch.stack(list(losses.values())).sum())
+        optimizer.step()
+        return {name: loss.item() for name, loss in losses.items()}
+
+    def _row(self, epoch: int, losses: dict[str, float], **more: float) -> dict[str, Any]:
+        parts = {f"loss_{name}": value for name, value in losses.items()}
+        return {"stage": self.name, "epoch": epoch, "loss": sum(losses.values()), **parts, **more}
+
+    def _diverged(self, epoch: int, step: int, losses: dict[str, float]) -> str:
+        met = ", ".join(f"{name} {value}" for name, value in losses.items())
+        key = "learning_rate" if self.name == "student" else "teacher_learning_rate"
+        kept = f"the checkpoint of epoch {epoch - 1} is kept in {self.current.state}" if epoch > 1 else "none is kept"
+        advice = f"use a smaller {key} than {self.learning_rate}"
+        return f"the {self.name} diverged in epoch {epoch}, step {step}: {met}; {advice} ({kept})"
+
+
+def _steps(images: Images, config: TrainConfig) -> int:
+    """Batches per epoch; a set smaller than one batch is one."""
+    return max(1, len(images) // config.batch_size)
+
+
+def _cosine(step: int, steps: int) -> float:
+    """Share of the learning rate at a step: half a cosine from 1 towards 0."""
+    return 0.5 + 0.5 * math.cos(math.pi * step / steps)
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def _seed(*key: object) -> None:
+    """Seed torch from (seed, stage, epoch, step) or the front part of it."""
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:8], "big"))
+
+
+def _optimizer(trained: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Weights decay; biases and BatchNorm, which have one axis, do not."""
+    parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=0.9)
+    return torch.optim.AdamW(groups, lr=config.learning_rate)

@@ -1,0 +1,108 @@
+"""The fused neuron is the loop, and the loop is the neuron of snnTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import snntorch
+import torch
+from torch import Tensor
+
+from snnkd_deploy.errors import ConfigError, UnknownNameError
+from snnkd_deploy.snn import lif as module
+from snnkd_deploy.snn.lif import LIF, lif, lif_loop
+from snnkd_deploy.snn.surrogate import SURROGATES
+
+NEURONS = [
+    LIF(decay, 1.0, reset, surrogate, detach)  # type: ignore[arg-type]
+    for decay in (0.5, 0.9, 1.0)
+    for reset in ("zero", "subtract")
+    for surrogate in SURROGATES
+    for detach in (True, False)
+]
+
+
+def currents(timesteps: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(timesteps, 6, 4, 5, 3, generator=generator, dtype=dtype)
+
+
+def gradient(function: Any, current: Tensor, neuron: LIF) -> tuple[Tensor, Tensor]:
+    current = current.clone().requires_grad_()
+    spikes = function(current, neuron)
+    weights = torch.sin(torch.arange(spikes.numel(), dtype=current.dtype)).view_as(spikes)
+    return spikes.detach(), torch.autograd.grad((spikes * weights).sum(), current)[0]
+
+
+@pytest.mark.parametrize("timesteps", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("neuron", NEURONS, ids=str)
+def test_fused_and_loop_agree_in_every_spike_and_gradient(neuron: LIF, timesteps: int) -> None:
+    spikes, slope = gradient(lif, currents(timesteps), neuron)
+    expected_spikes, expected_slope = gradient(lif_loop, currents(timesteps), neuron)
+    assert torch.equal(spikes, expected_spikes)
+    assert 0 < spikes.mean() < 1
+    torch.testing.assert_close(slope, expected_slope, rtol=1e-6, atol=1e-6)  # sums of a few terms of size 1
+
+
+@pytest.mark.parametrize("cached", [1, 50, 10**9])
+def test_parts_of_the_batch_do_not_show(cached: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = gradient(lif, currents(4), LIF())
+    monkeypatch.setattr(module, "CACHED", cached)
+    assert all(map(torch.equal, gradient(lif, currents(4), LIF()), expected))
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_memory_order_does_not_change_values_and_is_kept(layout: torch.memory_format) -> None:
+    folded = currents(4).flatten(0, 1).contiguous(memory_format=layout)
+    spikes = lif(folded.unflatten(0, (4, -1)), LIF()).flatten(0, 1)
+    assert torch.equal(spikes, lif(currents(4), LIF()).flatten(0, 1))
+    assert spikes.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("neuron", [LIF(), LIF(0.9, 1.0, "subtract", "sigmoid", False)], ids=str)
+def test_the_second_derivative_is_that_of_the_loop(neuron: LIF) -> None:
+    def curvature(function: Any) -> Tensor:
+        current = currents(3, dtype=torch.float64).requires_grad_()
+        (first,) = torch.autograd.grad((function(current, neuron) ** 2).sum(), current, create_graph=True)
+        (second,) = torch.autograd.grad((first**2).sum(), current)
+        return second
+
+    assert curvature(lif).abs().max() > 0
+    torch.testing.assert_close(curvature(lif), curvature(lif_loop))
+
+
+def test_spikes_are_strict_and_reset_to_zero_forgets_while_subtraction_keeps_the_rest() -> None:
+    current = torch.tensor([1.0, 1.6, 0.5, 0.9, 0.75]).view(5, 1)
+    # zero:     1.0 -> no; 0.5 + 1.6 = 2.1 -> yes; 0 + 0.5 -> no; 0.25 + 0.9 = 1.15 -> yes; 0.75 -> no
+    assert lif(current, LIF()).flatten().tolist() == [0, 1, 0, 1, 0]
+    # subtract: 1.0 -> no; 2.1 -> yes, 1.1 is left; 0.55 + 0.5 = 1.05 -> yes, 0.05; 0.925 -> no; 1.2125 -> yes
+    assert lif(current, LIF(reset="subtract")).flatten().tolist() == [0, 1, 1, 0, 1]
+
+
+@pytest.mark.parametrize("decay", [0.25, 0.5, 1.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_no_spike_differs_from_snntorch(decay: float, seed: int) -> None:
+    current = 2 * currents(8, seed)
+    peer = snntorch.Leaky(beta=decay, threshold=1.0, reset_mechanism="zero")
+    membrane, spikes = peer.init_leaky(), []
+    for x in current:
+        s, membrane = peer(x, membrane)
+        spikes.append(s)
+    assert int((torch.stack(spikes) != lif(current, LIF(decay=decay))).sum()) == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ({"decay": 0.0}, "decay"),
+        ({"decay": 1.1}, "decay"),
+        ({"threshold": 0.0}, "threshold"),
+        ({"reset": "no"}, "zero"),
+    ],
+)
+def test_a_neuron_out_of_range_is_refused(values: dict[str, Any], word: str) -> None:
+    with pytest.raises(ConfigError, match=word):
+        LIF(**values)
+    with pytest.raises(UnknownNameError):
+        LIF(surrogate="none")

@@ -1,0 +1,167 @@
+"""The README's tables are what the code does, its commands are commands, its outputs came from them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+
+from snnkd_deploy import cli
+from snnkd_deploy.calibration import Calibration
+from snnkd_deploy.compiler import lower
+from snnkd_deploy.distill import methods
+from snnkd_deploy.errors import ConfigError, RefusedError
+from snnkd_deploy.ir import (
+    Add,
+    AvgPool2d,
+    BatchNorm,
+    Conv2d,
+    Flatten,
+    Graph,
+    Input,
+    Linear,
+    MaxPool2d,
+    Neuron,
+    Node,
+    Output,
+)
+from snnkd_deploy.registry import load_exporter
+from snnkd_deploy.target import Target, load_target, target_names
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+PICTURE = Input(name="x", shape=(2, 6, 6), scale=1 / 255)
+SPIKES = Input(name="x", shape=(2, 6, 6), high=1, static=False)
+
+
+def conv(name: str, source: str, channels: int = 2, **options: object) -> Conv2d:
+    weight = np.random.default_rng(len(name)).normal(size=(channels, 2, 3, 3)) * 0.4
+    values = {"weight": weight, "padding": (1, 1), **options}
+    return Conv2d(name=name, inputs=(source,), bias=np.full(channels, 0.1), **values)  # type: ignore[arg-type]
+
+
+def lif(name: str, source: str, decay: float = 0.5, reset: str = "zero") -> Neuron:
+    return Neuron(name=name, inputs=(source,), decay=decay, threshold=np.asarray(1.0), reset=reset)  # type: ignore[arg-type]
+
+
+def chain(*between: Node, source: Input = PICTURE, first: Neuron | None = None, timesteps: int = 4) -> Graph:
+    """conv, neuron, what is asked about, then a dense readout."""
+    nodes = [source, conv("c1", "x"), first or lif("s1", "c1"), *between]
+    nodes.append(Flatten(name="f", inputs=(nodes[-1].name,)))
+    features = Graph(nodes=tuple(nodes), timesteps=timesteps).shapes["f"][0]
+    weight = np.random.default_rng(0).normal(size=(3, features))
+    nodes.append(Linear(name="r", inputs=("f",), weight=weight, bias=np.zeros(3)))
+    return Graph(nodes=(*nodes, Output(name="y", inputs=("r",))), timesteps=timesteps)
+
+
+def norm() -> BatchNorm:
+    ones = np.ones(2)
+    return BatchNorm(name="n", inputs=("c2",), mean=0 * ones, variance=ones, gamma=ones, beta=0 * ones, eps=1e-5)
+
+
+window = {"kernel": (2, 2), "stride": (2, 2)}
+FEATURES: dict[str, tuple[Graph, str]] = {
+    "Linear, Flatten": (chain(), "layer"),
+    "Conv2d: stride, padding, dilation": (
+        chain(conv("c2", "s1", stride=(2, 1), dilation=(2, 1)), lif("s2", "c2")),
+        "layer",
+    ),
+    "Conv2d: groups": (
+        chain(conv("c2", "s1", weight=np.full((2, 1, 3, 3), 0.3), groups=2), lif("s2", "c2")),
+        "layer",
+    ),
+    "Conv2d: kernel 1 x 3": (
+        chain(conv("c2", "s1", weight=np.full((2, 2, 1, 3), 0.3), padding=(0, 1)), lif("s2", "c2")),
+        "layer",
+    ),
+    "Conv2d: kernel 2 x 3": (
+        chain(conv("c2", "s1", weight=np.full((2, 2, 2, 3), 0.3)), lif("s2", "c2")),
+        "layer",
+    ),
+    "BatchNorm": (chain(conv("c2", "s1"), norm(), lif("s2", "n")), "layer"),
+    "AvgPool2d on spikes": (
+        chain(AvgPool2d(name="p", inputs=("s1",), **window), conv("c2", "p"), lif("s2", "c2")),  # type: ignore[arg-type]
+        "layer",
+    ),
+    "MaxPool2d on spikes": (
+        chain(MaxPool2d(name="p", inputs=("s1",), **window), conv("c2", "p"), lif("s2", "c2")),  # type: ignore[arg-type]
+        "layer",
+    ),
+    "residual add": (
+        chain(conv("c2", "s1"), lif("s2", "c2"), conv("c3", "s2"), Add(name="a", inputs=("c3", "s1")), lif("s3", "a")),
+        "layer",
+    ),
+    "IF": (chain(first=lif("s1", "c1", decay=1.0)), "layer"),
+    "LIF, decay 0.5, T = 4": (chain(), "layer"),
+    "LIF, any decay": (chain(first=lif("s1", "c1", decay=0.9)), "layer"),
+    "reset to zero": (chain(), "layer"),
+    "reset by subtraction": (chain(first=lif("s1", "c1", reset="subtract")), "layer"),
+    "scale per layer": (chain(), "layer"),
+    "scale per channel": (chain(), "channel"),
+    "pixels as input": (chain(), "layer"),
+    "spikes as input": (chain(source=SPIKES), "layer"),
+}
+
+
+def holds(graph: Graph, granularity: str, target: Target, path: Path) -> bool:
+    """Whether the network can be lowered and written for the target."""
+    random = np.random.default_rng(0)
+    source = graph.input
+    shape = (8, *source.shape) if source.static else (graph.timesteps, 8, *source.shape)
+    samples = random.integers(source.low, source.high + 1, shape)
+    try:
+        legal = lower(graph, target, Calibration(samples, granularity=granularity)).legal  # type: ignore[arg-type]
+        load_exporter(target.exporter).write(legal, target, path)
+    except (RefusedError, ConfigError):
+        return False
+    return True
+
+
+def table(heading: str) -> list[list[str]]:
+    """The cells of the table below a heading of the README."""
+    _, _, after = README.partition(f"## {heading}\n")
+    assert after, f"no section {heading!r}"
+    rows = re.findall(r"^\|(.+)\|$", after.split("\n## ")[0], flags=re.MULTILINE)
+    return [[cell.strip() for cell in row.split("|")] for row in rows if not set(row) <= set("|-: ")]
+
+
+def test_the_table_of_layers_and_targets_is_what_the_compiler_does(tmp_path: Path) -> None:
+    header, *rows = table("What each target can hold")
+    names = header[1:]
+    assert names == target_names()
+    met = [
+        [feature, *("yes" if holds(*spec, load_target(name), tmp_path / "file") else "no" for name in names)]
+        for feature, spec in FEATURES.items()
+    ]
+    assert rows == met
+
+
+def test_the_table_of_methods_lists_every_method() -> None:
+    header, *rows = table("Distillation methods and engines")
+    assert header[:2] == ["method", "paper"]
+    assert [row[0].strip("`") for row in rows] == sorted(methods())
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"^    (?:\$ )?(snnkd-deploy [^\n]+)$", README, flags=re.MULTILINE)
+    return [block.split("  #")[0] for block in blocks]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_of_the_readme_is_one(command: str) -> None:
+    name, *arguments = shlex.split(command)[1:]
+    parser = cli.main.commands.get(name)
+    assert parser is not None, command
+    context = click.Context(parser)
+    parser.parse_args(context, [one for one in arguments if one != "--help"])
+
+
+def test_the_first_commands_are_the_three() -> None:
+    assert commands()[:3] == [
+        "snnkd-deploy train",
+        "snnkd-deploy export --target loihi",
+        "snnkd-deploy energy report.json",
+    ]
