@@ -77,6 +77,7 @@ SETTINGS = {
     "reset": "membrane after a spike: to zero, or less the threshold",
     "surrogate": "stand-in for the derivative of the spike: atan, sigmoid, triangle, rectangle",
     "detach_reset": "leave the reset out of the gradient",
+    "engine": "how gradients come about: bptt",
     "method": "distillation method",
     "epochs": "epochs of the student",
     "teacher_epochs": "epochs of the teacher",

@@ -44,6 +44,7 @@ class TrainConfig:
     surrogate: str = "atan"
     detach_reset: bool = True
 
+    engine: str = "bptt"
     method: str = "logits"
     method_options: Mapping[str, Any] = field(default_factory=dict)
 

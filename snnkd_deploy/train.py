@@ -32,6 +32,7 @@ from snnkd_deploy.files import replacing
 from snnkd_deploy.progress import Silent, Watch
 from snnkd_deploy.run import Run
 from snnkd_deploy.snn import models
+from snnkd_deploy.snn.engines import load_engine
 from snnkd_deploy.snn.models import Network
 
 Losses = Callable[[Tensor, Tensor], dict[str, Tensor]]
@@ -79,6 +80,7 @@ def _prepare(config: TrainConfig) -> tuple[TrainConfig, DataSet]:
     """Settle what depends on files, and refuse now whatever would fail after hours."""
     config = _settled(config)
     distill.check(config.method, config.method_options)
+    load_engine(config.engine, config.method, distill.methods()[config.method].needs)
     _device(config)
     dataset = data.load(config.dataset, config.data_dir)
     if config.teacher and run.open_run(config.teacher).data["sha256"] != dataset.sha256:
@@ -91,12 +93,12 @@ def _prepare(config: TrainConfig) -> tuple[TrainConfig, DataSet]:
 def _pair(config: TrainConfig, shape: models.Shape, classes: int) -> tuple[Network, Network, distill.Method]:
     """Student, teacher and the method between them, with fresh weights."""
     student, teacher = models.student(config, shape, classes), models.teacher(config, shape, classes)
-    setup = distill.Setup(classes, config.timesteps, _taps(student, shape), _taps(teacher, shape))
+    setup = distill.Setup(classes, config.timesteps, tap_shapes(student, shape), tap_shapes(teacher, shape), teacher)
     return student, teacher, distill.create(config.method, setup, **config.method_options)
 
 
 @torch.no_grad()
-def _taps(network: Network, shape: models.Shape) -> tuple[tuple[int, ...], ...]:
+def tap_shapes(network: Network, shape: models.Shape) -> tuple[tuple[int, ...], ...]:
     """Shapes of the taps without the batch axis."""
     return tuple(tuple(tap.shape[1:]) for tap in network.eval().outputs(torch.zeros(2, *shape)).taps)
 
@@ -200,12 +202,15 @@ def _student(current: Run, images: Images, test: Images, watch: Watch) -> Run:
     teacher.eval().requires_grad_(False)
     for part in (student, teacher, method):
         part.to(device)
+    engine = load_engine(config.engine, config.method, method.needs)
 
     def losses(batch: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = method.losses(student.outputs(batch), teacher.outputs(batch), batch, labels)
-        return found
+        return method.losses(engine.outputs(student, batch), teacher.outputs(batch), batch, labels)
 
-    Stage("student", current, student, method, losses, config.epochs, config.learning_rate).run(images, test, watch)
+    stage = Stage("student", current, student, method, losses, config.epochs, config.learning_rate)
+    if not stage.begun:
+        method.prepare(student, teacher)
+    stage.run(images, test, watch)
     checkpoint.write_weights(current.student_file, student)
     with models.recording(student) as rates:
         share = accuracy(student, test)
@@ -224,9 +229,19 @@ class Stage:
     epochs: int
     learning_rate: float
 
+    @property
+    def file(self) -> Path:
+        """Its checkpoint."""
+        return self.current.state / f"{self.name}.safetensors"
+
+    @property
+    def begun(self) -> bool:
+        """Whether an epoch is done already."""
+        return bool(checkpoint.rows(self.file))
+
     def run(self, images: Images, test: Images, watch: Watch) -> None:
         """Train from the last checkpoint, or the start, to the last epoch."""
-        config, file = self.current.config, self.current.state / f"{self.name}.safetensors"
+        config, file = self.current.config, self.file
         trained = models.channels_last(nn.ModuleDict({"network": self.network, "method": self.method}))
         optimizer = _optimizer(trained, config)
         rows = checkpoint.rows(file)

@@ -179,7 +179,11 @@ def archived(path: Path, members: dict[str, bytes], **sizes: int) -> Path:
         for name, body in members.items():
             info = tarfile.TarInfo(name)
             info.size = sizes.get(name, len(body))
-            archive.addfile(info, io.BytesIO(body) if name not in sizes else None)
+            if name not in sizes:
+                archive.addfile(info, io.BytesIO(body))
+            else:  # a header that promises more than follows; addfile would insist on the content
+                assert archive.fileobj is not None
+                archive.fileobj.write(info.tobuf(archive.format))
     return path.parent
 
 

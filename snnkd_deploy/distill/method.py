@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from snnkd_deploy.snn.models import Outputs
+from snnkd_deploy.snn.models import Network, Outputs
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class Setup:
     timesteps: int
     student_taps: tuple[tuple[int, ...], ...]
     teacher_taps: tuple[tuple[int, ...], ...]
+    teacher: Network
+    """Frozen and in eval mode while the student trains."""
 
 
 class Method(nn.Module):
@@ -29,10 +31,15 @@ class Method(nn.Module):
 
     name: ClassVar[str]
     paper: ClassVar[str]
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """What the engine must give beyond rates and mean logits: "steps", the logits of each step."""
 
     def __init__(self, setup: Setup) -> None:
         super().__init__()
         self.setup = setup
+
+    def prepare(self, student: Network, teacher: Network) -> None:
+        """Called once before the first epoch, never on resume: the place to give the student its first weights."""
 
     @abstractmethod
     def losses(self, student: Outputs, teacher: Outputs, images: Tensor, labels: Tensor) -> dict[str, Tensor]:

@@ -7,11 +7,12 @@ import math
 import pytest
 import torch
 
-from snnkd_deploy.distill import Setup, create
+from snnkd_deploy.distill import create
 from snnkd_deploy.distill.logits import softened_kl
 from snnkd_deploy.snn.models import Outputs
+from tests.distill.setups import pair
 
-SETUP = Setup(classes=2, timesteps=1, student_taps=(), teacher_taps=())
+SETUP = pair().setup
 
 
 def logits(*rows: list[float]) -> torch.Tensor:

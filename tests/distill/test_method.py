@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from snnkd_deploy import distill
-from snnkd_deploy.distill import Method, Setup, create, methods
+from snnkd_deploy.distill import Method, create, methods
 from snnkd_deploy.errors import ConfigError, UnknownNameError
 from snnkd_deploy.snn.models import Outputs
+from tests.distill.setups import pair
 
-SETUP = Setup(classes=3, timesteps=4, student_taps=((2, 4, 4),), teacher_taps=((6, 4, 4),))
+SETUP = pair().setup
 
 
 def outputs(seed: int, channels: int, timesteps: int) -> Outputs:
