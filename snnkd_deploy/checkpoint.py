@@ -20,7 +20,7 @@ Rows = list[dict[str, Any]]  # lines of history.csv
 def write_weights(path: Path, network: nn.Module) -> None:
     """Parameters and buffers by name."""
     with replacing(path) as partial:
-        safetensors.torch.save_file(_plain(network.state_dict()), partial)
+        partial.write_bytes(safetensors.torch.save(_plain(network.state_dict())))
 
 
 def save(path: Path, trained: nn.Module, optimizer: torch.optim.Optimizer, rows: Rows) -> None:
@@ -29,7 +29,7 @@ def save(path: Path, trained: nn.Module, optimizer: torch.optim.Optimizer, rows:
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{key}": value for key, value in state.items() if isinstance(value, Tensor)}
     with replacing(path) as partial:
-        safetensors.torch.save_file(_plain(tensors), partial, metadata={"rows": json.dumps(rows)})
+        partial.write_bytes(safetensors.torch.save(_plain(tensors), metadata={"rows": json.dumps(rows)}))
 
 
 def restore(path: Path, trained: nn.Module, optimizer: torch.optim.Optimizer) -> None:

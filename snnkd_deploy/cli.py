@@ -139,7 +139,7 @@ _config = click.option("--config", type=click.Path(path_type=Path), help="TOML f
 _json = click.option("--json", "as_json", is_flag=True, help="print JSON instead of text")
 _method_option = click.option(
     "--method-option", "method_options", multiple=True, callback=_method_options, metavar="KEY=VALUE",
-    help="option of the method, e.g. temperature=4",
+    help="option of the method, for example temperature=4",
 )  # fmt: skip
 
 
@@ -331,7 +331,10 @@ def _print_proofs(proofs: list[dict[str, Any]]) -> None:
     rows = [
         (one["name"], f"0 of {one['spikes']} spikes differ", str(one["samples"]), f"{one['seconds']:.1f}")
         if one["verified"]
-        else (one["name"], f"not run: {one['reason']}", "", "")
+        else (one["name"], "not run, see below", "", "")
         for one in proofs
     ]
     _print_table(("proof", "result", "images", "seconds"), rows)
+    for one in proofs:
+        if not one["verified"]:
+            click.echo(f"{one['name']}: {one['reason']}")

@@ -270,7 +270,7 @@ def _entry(report: Mapping[str, Any], table: Table) -> dict[str, Any]:
     cases = [
         _case(report, table, convention, ann, work)
         for convention in conventions(report)
-        for ann in report["ann"]
+        for ann in compared(report)
         for work in _works(ann)
     ]
     return {
@@ -284,13 +284,18 @@ def _entry(report: Mapping[str, Any], table: Table) -> dict[str, Any]:
         },
         "ann": [
             {"role": ann["role"], "work": work, "total": _ann_total(ann, work, table, samples)}
-            for ann in report["ann"]
+            for ann in compared(report)
             for work in _works(ann)
         ],
         "cases": cases,
         **_range(cases),
         "unpriced": _unpriced(report, table, done, samples),
     }
+
+
+def compared(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The ANNs to compare with; one that has the teacher's shape is the teacher, and counts once."""
+    return [ann for ann in report["ann"] if not ann["is_teacher"]]
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
@@ -347,7 +352,7 @@ def _unpriced(report: Mapping[str, Any], table: Table, done: list[Charge], sampl
 def _headline(report: Mapping[str, Any], entries: list[dict[str, Any]]) -> dict[str, Any]:
     """Ranges over all comparisons, against each ANN and in all; wins are counted at nominal prices."""
     cases = [case for entry in entries for case in entry["cases"]]
-    against = {ann["role"]: [one for one in cases if one["against"]["role"] == ann["role"]] for ann in report["ann"]}
+    against = {ann["role"]: [one for one in cases if one["against"]["role"] == ann["role"]] for ann in compared(report)}
     return {
         "all": _range(cases),
         "against": {role: _range(part) for role, part in against.items()},
@@ -464,12 +469,19 @@ def _anns(graph: Graph, counts: Counts, teacher: Graph | None, taught: Counts | 
         "role": "same_shape",
         "name": None,
         "digest": None,
+        "is_teacher": alike,
         **_ann(counts, graph, own=False),
         **_effective(taught if alike else None, "no trained ANN of this shape to take zero activations from"),
     }
     if teacher is None or taught is None:
         return [same]
-    own = {"role": "teacher", "name": teacher.name, "digest": teacher.digest, **_ann(taught, teacher, own=True)}
+    own = {
+        "role": "teacher",
+        "name": teacher.name,
+        "digest": teacher.digest,
+        "is_teacher": False,
+        **_ann(taught, teacher, own=True),
+    }
     return [{**own, **_effective(taught, "")}, same]
 
 

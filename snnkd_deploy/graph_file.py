@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from snnkd_deploy.check import graph_problems
 from snnkd_deploy.errors import BundleError
@@ -31,7 +31,7 @@ def save_graphs(path: Path, graphs: Mapping[str, Graph]) -> None:
             nodes.append(plain)
             tensors |= {f"{key}/{node.name}/{name}": np.array(array, order="C") for name, array in arrays.items()}
         header[key] = {**{name: getattr(graph, name) for name in PLAIN}, "stage": graph.stage.name, "nodes": nodes}
-    save_file(tensors, path, {"format": FORMAT, "graphs": json.dumps(header)})
+    path.write_bytes(save(tensors, {"format": FORMAT, "graphs": json.dumps(header)}))
 
 
 def load_graphs(path: Path) -> dict[str, Graph]:

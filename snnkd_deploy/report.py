@@ -212,6 +212,8 @@ def _headline(report: Mapping[str, Any]) -> Iterator[str]:
 
 def _notes(report: Mapping[str, Any]) -> Iterator[str]:
     for ann in report["ann"]:
+        if ann["is_teacher"]:
+            yield "same shape: the teacher has the student's shape, so it is the ANN of the same shape"
         if ann["effective_reason"]:
             yield f"{_role(ann['role'])}: {ann['effective_reason']}"
     for warning in report["warnings"]:

@@ -157,6 +157,40 @@ def test_a_folder_without_write_permission_is_one_message(tiny_bundle: Bundle, w
     assert "cannot write" in done.output
 
 
+LIMITED = """
+import resource, signal, sys
+from snnkd_deploy.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train", "--width", "4", "--epochs", "1", "--teacher-epochs", "1", "--threads", "1"),
+        ("export", "RUN", "--target", "onnx", "--out", "b"),
+        ("export", "RUN", "--target", "nir", "--out", "b"),
+        ("export", "RUN", "--target", "loihi", "--out", "b"),
+        ("energy", "report.json", "--bundle", "BUNDLE", "--samples", "2"),
+    ],
+    ids=lambda command: "-".join(command[:1] + command[3:4]),
+)
+def test_a_write_that_the_system_cuts_short_is_one_message(
+    command: tuple[str, ...], tiny_bundle: Bundle, tiny_run: Run, workplace: Path
+) -> None:
+    """No file may grow beyond 1,500 bytes here, so each command meets a write that the system really refuses."""
+    arguments = [{"RUN": str(tiny_run.path), "BUNDLE": str(tiny_bundle.path)}.get(one, one) for one in command]
+    done = subprocess.run([sys.executable, "-c", LIMITED, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 7, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "File too large" in done.stderr
+    assert not list(workplace.rglob("*.partial"))
+    assert not (workplace / "b").exists()
+    assert not (workplace / "report.json").exists()
+
+
 def test_an_interrupt_ends_with_130_and_leaves_nothing_half_written(workplace: Path) -> None:
     program = Path(sys.executable).with_name("snnkd-deploy")
     process = subprocess.Popen(
