@@ -121,10 +121,12 @@ def holds(graph: Graph, granularity: str, target: Target, path: Path) -> bool:
 
 
 def table(heading: str) -> list[list[str]]:
-    """The cells of the table below a heading of the README."""
+    """The cells of the first table below a heading of the README."""
     _, _, after = README.partition(f"## {heading}\n")
     assert after, f"no section {heading!r}"
-    rows = re.findall(r"^\|(.+)\|$", after.split("\n## ")[0], flags=re.MULTILINE)
+    first = re.search(r"^\|.+\|\n(?:\|.+\|\n)+", after.split("\n## ")[0], flags=re.MULTILINE)
+    assert first
+    rows = [line.strip("|") for line in first[0].splitlines()]
     return [[cell.strip() for cell in row.split("|")] for row in rows if not set(row) <= set("|-: ")]
 
 
