@@ -10,15 +10,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from snnkd_deploy.bundle import Bundle, newest, open_bundle
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.compiler import lower
 from snnkd_deploy.config import TrainConfig, load_config
 from snnkd_deploy.errors import BundleError
-from snnkd_deploy.export import ExportOptions, bundle_data, calibration_samples, export, verify
-from snnkd_deploy.ir import Graph, Input
+from snnkd_deploy.export import ExportOptions, bundle_data, calibration_samples, export, student_source, verify
+from snnkd_deploy.ir import Graph
 from snnkd_deploy.progress import Watch
 from snnkd_deploy.run import Run, latest
 from snnkd_deploy.target import Target, load_target, target_names
@@ -73,9 +71,8 @@ def check(target: str, config: TrainConfig | None = None) -> Graph:
     from snnkd_deploy.trace import trace
 
     config = config or load_config()
-    data = load(config.dataset, config.data_dir)
-    source = Input(name="input", shape=data.input_shape, scale=data.scale, high=round(1 / data.scale))
-    graph = trace(student(config, data.input_shape, len(data.classes)).eval(), source, config.model)
+    data = load(config.dataset, config.data_dir, config.timesteps)
+    graph = trace(student(config, data.input_shape, len(data.classes)).eval(), student_source(data), config.model)
     return lower(graph, load_target(target), Calibration(calibration_samples(data))).legal
 
 
@@ -114,7 +111,7 @@ def _count(bundle: Bundle, samples: int | None) -> dict[str, Any]:
         raise BundleError(f"{bundle.path} holds no teacher network")
     return estimator.build(
         graph=bundle.graphs["legal"],
-        inputs=data.test.images[:count].astype(np.int64),
+        inputs=data.test.integers(slice(count)),
         labels=data.test.labels[:count],
         teacher=bundle.graphs["teacher"],
         data={"name": data.name, "sha256": data.sha256, "encoding": encoding},

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from snnkd_deploy.augment import augmented
 from snnkd_deploy.data import Split
 
 # Of an evaluation. Folded with T = 4 it keeps tensors below 32 MiB, which glibc would map afresh at every allocation.
@@ -17,7 +17,10 @@ BATCH = 64
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """One split on a device: pixels (N, C, H, W) uint8, labels (N,) int64; a network sees `pixels * scale`."""
+    """One split on a device: pixels uint8, labels (N,) int64; a network sees `pixels * scale`.
+
+    Pixels are (N, C, H, W), or (N, T, C, H, W) for frames.
+    """
 
     pixels: Tensor
     labels: Tensor
@@ -32,30 +35,25 @@ class Images:
         return len(self.labels)
 
     def batch(self, rows: Tensor, augment: str = "none") -> tuple[Tensor, Tensor]:
-        """Images (B, C, H, W), float, channels last, and labels (B,) of these rows; random as torch is seeded."""
+        """Images (B, C, H, W), float, channels last, and labels (B,) of these rows; random as torch is seeded.
+
+        Frames are (B, T, C, H, W), in memory as `snn.layers.Frames` wants them: time-major, each channels last.
+        """
         rows = rows.to(self.pixels.device)
-        pixels = augmented(self.pixels[rows], augment)
-        return pixels.to(torch.float32, memory_format=torch.channels_last) * self.scale, self.labels[rows]
+        pixels = self.pixels[rows]
+        if pixels.ndim == 4:
+            return self._seen(augmented(pixels, augment)), self.labels[rows]
+        alike = augmented(pixels.flatten(1, 2), augment).view_as(pixels)  # all frames of a sample move together
+        seen = self._seen(alike.transpose(0, 1).flatten(0, 1))
+        return seen.unflatten(0, (-1, len(rows))).transpose(0, 1), self.labels[rows]
+
+    def _seen(self, pixels: Tensor) -> Tensor:
+        return pixels.to(torch.float32, memory_format=torch.channels_last) * self.scale
 
     def in_order(self, size: int = BATCH) -> Iterator[tuple[Tensor, Tensor]]:
         """All of them once, `size` at a time."""
         for start in range(0, len(self), size):
             yield self.batch(torch.arange(start, min(start + size, len(self))))
-
-
-def augmented(pixels: Tensor, augment: str) -> Tensor:
-    """Images moved by up to an eighth of their size, zeros moving in ("shift"), and half of them mirrored ("flip")."""
-    if augment == "none":
-        return pixels
-    count, channels, height, width = pixels.shape
-    up, left = (height // 8, width // 8) if "shift" in augment else (0, 0)
-    rows = torch.arange(height) + torch.randint(2 * up + 1, (count, 1))  # (B, H): which row of the padded image
-    columns = torch.arange(width) + torch.randint(2 * left + 1, (count, 1))
-    if "flip" in augment:
-        columns = torch.where(torch.rand(count, 1) < 0.5, columns, columns.flip(1))
-    index = [torch.arange(count)[:, None, None, None], torch.arange(channels)[:, None, None]]
-    index += [rows[:, None, :, None], columns[:, None, None, :]]
-    return functional.pad(pixels, (left, left, up, up))[tuple(part.to(pixels.device) for part in index)]
 
 
 @torch.no_grad()

@@ -62,22 +62,23 @@ def main() -> None:
 
 
 SETTINGS = {
-    "dataset": "digits (comes along), fashion-mnist, mnist, cifar10 or cifar100",
+    "dataset": "digits (comes along), fashion-mnist, mnist, cifar10, cifar100, n-mnist or n-mnist-counts",
     "data_dir": "folder with the original files of the data set",
-    "model": "student network: cnn, mlp or resnet",
+    "model": "student network: mlp, cnn, vgg9, vgg11, vgg16, resnet, resnet18, 19, 20, 34 or sew_resnet18",
     "width": "channels or neurons of the student's first layer",
     "depth": "blocks of the student (resnet: per stage)",
     "teacher_model": "teacher network, with ReLU (default: as the student)",
     "teacher_width": "width of the teacher (default: the student's)",
     "teacher_depth": "depth of the teacher (default: the student's)",
     "teacher": "finished run whose teacher is used again",
-    "timesteps": "steps T of the student",
+    "timesteps": "steps T of the student; events are binned into as many frames",
     "decay": "part of the membrane that is kept each step; 1 is IF",
+    "learn_decay": "keep the decay, or learn one per layer or per channel (which cannot be exported)",
     "threshold": "membrane above which a neuron fires",
     "reset": "membrane after a spike: to zero, or less the threshold",
     "surrogate": "stand-in for the derivative of the spike: atan, sigmoid, triangle, rectangle",
     "detach_reset": "leave the reset out of the gradient",
-    "engine": "how gradients come about: bptt",
+    "engine": "how gradients come about: bptt (through time) or rate (memory does not grow with T)",
     "method": "distillation method",
     "epochs": "epochs of the student",
     "teacher_epochs": "epochs of the teacher",
@@ -86,7 +87,7 @@ SETTINGS = {
     "learning_rate": "peak learning rate of the student",
     "teacher_learning_rate": "peak learning rate of the teacher",
     "weight_decay": "weight decay of both networks",
-    "augment": "random changes of the training images",
+    "augment": "random changes of the training images, joined by +: flip, shift, crop, cutout, autoaugment",
     "seed": "of weights, order and augmentation",
     "threads": "threads of torch",
     "device": "cpu, cuda, cuda:0, ...",
@@ -149,9 +150,14 @@ _method_option = click.option(
 @click.option("--resume", is_flag=True, help="go on with an interrupted run (--out, or the newest)")
 @_settings()
 @_method_option
+@click.option("--logits", help="what a method adds for the logits: kd, wsl or none (short for --method-option logits=)")
 @_json
-def train(config: Path | None, out: Path | None, resume: bool, as_json: bool, **settings: Any) -> None:
+def train(
+    config: Path | None, out: Path | None, resume: bool, logits: str | None, as_json: bool, **settings: Any
+) -> None:
     """Train an ANN teacher and distil a spiking student from it."""
+    if logits is not None:
+        settings["method_options"] = {**(settings["method_options"] or {}), "logits": logits}
     if resume and (config or any(value is not None for value in settings.values())):
         raise ConfigError("--resume goes on with the settings of the run; give no others")
     chosen = None if resume else load_config(config, **settings)
@@ -220,7 +226,9 @@ def energy(
 @main.command()
 @click.option("--target", required=True, help="name of a target, or path of a .toml file")
 @_config
-@_settings(("dataset", "data_dir", "model", "width", "depth", "timesteps", "decay", "threshold", "reset"))
+@_settings(
+    ("dataset", "data_dir", "model", "width", "depth", "timesteps", "decay", "learn_decay", "threshold", "reset")
+)
 def check(target: str, config: Path | None, **settings: Any) -> None:
     """Say, before any training, whether a target can hold the student."""
     chosen = load_config(config, **settings)
@@ -313,18 +321,23 @@ def _print_bundle(bundle: Bundle) -> None:
         if rung is None:
             continue
         layers = rung.get("layers", {}).values()
-        rates = "  ".join(f"{layer['rate']:.3f}" for layer in layers)
+        rates = _rates([layer["rate"] for layer in layers])
         still = f"{sum(one.get('dead', 0) for one in layers)} / {sum(one.get('saturated', 0) for one in layers)}"
         rows.append(
             (name, f"{rung['accuracy']:.2%}", str(rung["samples"]), rates, still if "dead" in str(layers) else "")
         )
-    _print_table(
-        ("form", "accuracy", "images", "spikes per neuron and step, by layer", "dead / saturated neurons"), rows
-    )
+    _print_table(("form", "accuracy", "images", "spikes per neuron and step", "dead / saturated neurons"), rows)
     _print_proofs(bundle.manifest["proofs"])
     click.echo(
         f"{bundle.file}: integer network {bundle.digest[:16]}, " + ("verified" if bundle.verified else "NOT VERIFIED")
     )
+
+
+def _rates(rates: list[float]) -> str:
+    """Of each layer, or of many the range."""
+    if len(rates) <= 4:
+        return "  ".join(f"{rate:.3f}" for rate in rates)
+    return f"{min(rates):.3f} to {max(rates):.3f} in {len(rates)} layers"
 
 
 def _print_proofs(proofs: list[dict[str, Any]]) -> None:

@@ -22,6 +22,9 @@ def _number(default: Any, low: float, high: float, *, above: bool = False) -> An
     return field(default=default, metadata={"low": low, "high": high, "above": above})
 
 
+AUGMENTS = ("none", "flip", "shift", "shift-flip", "crop", "cutout", "autoaugment")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Everything that decides what a training run computes, and where."""
@@ -39,6 +42,7 @@ class TrainConfig:
 
     timesteps: int = _number(4, 1, 64)
     decay: float = _number(0.5, 0, 1, above=True)
+    learn_decay: Literal["fixed", "layer", "channel"] = "fixed"  # learned ones start from decay, which is below 1
     threshold: float = _number(1.0, 0, 1e6, above=True)
     reset: Literal["zero", "subtract"] = "zero"
     surrogate: str = "atan"
@@ -55,7 +59,7 @@ class TrainConfig:
     learning_rate: float = _number(5e-3, 0, 100, above=True)
     teacher_learning_rate: float = _number(2e-3, 0, 100, above=True)
     weight_decay: float = _number(5e-4, 0, 100)
-    augment: Literal["none", "flip", "shift", "shift-flip"] = "none"
+    augment: str = field(default="none", metadata={"parts": AUGMENTS})  # joined by "+", or a list; in that order
 
     seed: int = _number(0, 0, 2**31 - 1)
     threads: int | None = _number(None, 1, 4096)  # None: as torch decides
@@ -73,7 +77,7 @@ class TrainConfig:
 _LITERATURE: dict[str, Any] = {  # Rate-based backpropagation, Yu et al., NeurIPS 2024, and the works before it
     "model": "resnet",
     "width": 64,
-    "augment": "shift-flip",
+    "augment": "crop+flip+autoaugment+cutout",
     "optimizer": "sgd",
     "learning_rate": 0.1,
     "teacher_learning_rate": 0.1,
@@ -91,9 +95,9 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
 
 def load_config(path: Path | str | None = None, /, **options: Any) -> TrainConfig:
     """Each setting from the options (None: not given), else the file, else the data set's default, else the default."""
-    given = {key: _plain(value) for key, value in options.items() if value is not None}
+    given = _joined({key: _plain(value) for key, value in options.items() if value is not None})
     problems = _unknown(given) + _problems(given)
-    written = _read(Path(path)) if path is not None else {}
+    written = _joined(_read(Path(path))) if path is not None else {}
     problems += [f"{path}: {problem}" for problem in _unknown(written) + _problems(written)]
     if problems:
         raise ConfigError("\n".join(problems))
@@ -103,6 +107,14 @@ def load_config(path: Path | str | None = None, /, **options: Any) -> TrainConfi
 
 def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
+
+
+def _joined(values: dict[str, Any]) -> dict[str, Any]:
+    """With `augment` as one text, if it is a list of texts."""
+    parts = values.get("augment")
+    if isinstance(parts, list) and all(isinstance(part, str) for part in parts):
+        return {**values, "augment": "+".join(parts) or "none"}
+    return values
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -148,6 +160,9 @@ def _needed(value: Any, kind: Any, limits: Mapping[str, Any]) -> str | None:
         value = float(value)
     if type(value) is not kind:
         return _WORDS[kind]
+    if parts := limits.get("parts"):
+        known = all(part in parts for part in value.split("+"))
+        return None if known else f"one of {', '.join(parts)}, or several joined by +,"
     return f"{_WORDS[kind]} {_range(limits)}" if limits and not _inside(value, **limits) else None
 
 

@@ -1,15 +1,17 @@
-"""Image data sets by name, read into plain arrays. A new one is one function under `@dataset`."""
+"""Data sets by name, pictures or events, read into plain arrays. A new one is one function under `@dataset`."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
 import io
+import lzma
 import pickle
+import re
 import struct
 import tarfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,19 +21,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snnkd_deploy.errors import ConfigError, DataError, UnknownNameError
+from snnkd_deploy.events import decode, frames
 
 LARGEST = 1 << 28  # bytes: no file of a known data set is longer once unpacked
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images (N, C, H, W) as uint8 and one int64 label for each."""
+    """Images (N, C, H, W) or, of event data, frames (N, T, C, H, W), as uint8, and one int64 label for each sample."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def integers(self, rows: slice | NDArray[np.int64]) -> NDArray[np.int64]:
+        """These samples as `simulate` takes them: (N, C, H, W), or (T, N, C, H, W) for frames."""
+        chosen = self.images[rows].astype(np.int64)
+        return chosen.swapaxes(0, 1) if chosen.ndim == 5 else chosen
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +51,22 @@ class DataSet:
     test: Split
     classes: tuple[str, ...]
     scale: float  # the real value of pixel 1
+    largest: int | None = None  # pixel that can be met; None: the one whose real value is 1
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Channels, height, width."""
-        channels, height, width = self.train.images.shape[1:]
-        return channels, height, width
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one sample: channels, height, width; for frames their number in front."""
+        return self.train.images.shape[1:]
+
+    @property
+    def frames(self) -> bool:
+        """Whether a sample is one picture for each step, instead of one for all."""
+        return len(self.input_shape) == 4
+
+    @property
+    def high(self) -> int:
+        """The largest pixel that can be met; the smallest is 0."""
+        return round(1 / self.scale) if self.largest is None else self.largest
 
     @cached_property
     def sha256(self) -> str:
@@ -60,7 +78,8 @@ class DataSet:
         return digest.hexdigest()
 
 
-Reader = Callable[[Path], DataSet]
+Reader = Callable[..., DataSet]
+"""From a folder to a data set; of event data, from a folder and the number of frames."""
 
 
 @dataclass(frozen=True)
@@ -69,23 +88,27 @@ class Source:
 
     read: Reader
     files: str = ""
+    frames: bool = False
 
 
 SOURCES: dict[str, Source] = {}
 
 
-def dataset(name: str, files: str = "") -> Callable[[Reader], Reader]:
-    """Register a function that reads the data set `name` from a folder."""
+def dataset(name: str, files: str = "", *, frames: bool = False) -> Callable[[Reader], Reader]:
+    """Register a function that reads the data set `name` from a folder; with `frames` it bins events."""
 
     def register(read: Reader) -> Reader:
-        SOURCES[name] = Source(read, files)
+        SOURCES[name] = Source(read, files, frames)
         return read
 
     return register
 
 
-def load(name: str, data_dir: Path | str | None = None) -> DataSet:
-    """The data set of that name from the folder `data_dir`; nothing is ever downloaded."""
+def load(name: str, data_dir: Path | str | None = None, timesteps: int | None = None) -> DataSet:
+    """The data set of that name from the folder `data_dir`; nothing is ever downloaded.
+
+    Events are binned into `timesteps` frames; data sets of pictures do without.
+    """
     if name not in SOURCES:
         raise UnknownNameError("data set", name, SOURCES)
     source = SOURCES[name]
@@ -94,7 +117,9 @@ def load(name: str, data_dir: Path | str | None = None) -> DataSet:
     folder = Path(data_dir or ".")
     if source.files and not folder.exists():
         raise DataError(f"data_dir {folder} does not exist; a folder with {source.files} is needed")
-    data = source.read(folder)
+    if source.frames and (timesteps is None or timesteps < 1):
+        raise ConfigError(f"data set {name!r} is binned into frames: timesteps = {timesteps}; 1 or more are needed")
+    data = source.read(folder, timesteps) if source.frames else source.read(folder)
     _check(data, folder)
     return data
 
@@ -158,6 +183,66 @@ def cifar100(folder: Path) -> DataSet:
     found = _Cifar(folder, "cifar-100-python.tar.gz", "cifar-100-python", ("train", "test", "meta"))
     splits = found.split(["train"], b"fine_labels"), found.split(["test"], b"fine_labels")
     return DataSet("cifar100", *splits, found.names("meta", b"fine_label_names"), 1 / 255)
+
+
+NMNIST = "Train/<label>/<number>.bin and Test/<label>/<number>.bin, or one n-mnist*.tar, .tar.gz or .tar.xz of them"
+NMNIST_SIZE = (34, 34)  # pixels of the sensor that are used
+
+
+@dataset("n-mnist", files=NMNIST, frames=True)
+def n_mnist(folder: Path, timesteps: int) -> DataSet:
+    """Digits seen by a moving event camera, Tx2x34x34; a pixel is 1 if it had an event in the bin: a spike."""
+    train, test = _n_mnist(folder, timesteps, highest=1)
+    return DataSet("n-mnist", train, test, tuple("0123456789"), 1.0)
+
+
+@dataset("n-mnist-counts", files=NMNIST, frames=True)
+def n_mnist_counts(folder: Path, timesteps: int) -> DataSet:
+    """The same with the number of events in the bin, at most 255: no spikes, so a first layer multiplies."""
+    train, test = _n_mnist(folder, timesteps, highest=255)
+    return DataSet("n-mnist-counts", train, test, tuple("0123456789"), 1.0, largest=255)
+
+
+def _n_mnist(folder: Path, timesteps: int, highest: int) -> tuple[Split, Split]:
+    """Training and test recordings, each in the order of their numbers; a recording is binned as soon as it is read."""
+    found: dict[str, dict[tuple[str, int], NDArray[np.uint8]]] = {"Train": {}, "Test": {}}
+    for place, split, label, number, body in _recordings(folder):
+        if (number, label) in found[split]:
+            raise DataError(f"{place}: {split}/{label}/{number}.bin is there twice")
+        events = decode(body, NMNIST_SIZE, f"{split}/{label}/{number}.bin of {place}")
+        found[split][number, label] = frames(events, timesteps, NMNIST_SIZE, highest)
+    shape = (timesteps, 2, *NMNIST_SIZE)
+    return _stacked(found["Train"], shape), _stacked(found["Test"], shape)
+
+
+def _stacked(found: dict[tuple[str, int], NDArray[np.uint8]], shape: tuple[int, ...]) -> Split:
+    order = sorted(found)
+    images = np.array([found[key] for key in order], dtype=np.uint8).reshape(len(order), *shape)
+    return Split(images, np.array([label for _, label in order], dtype=np.int64))
+
+
+def _recordings(folder: Path) -> Iterator[tuple[Path, str, int, str, bytes]]:
+    """Place, split, label, number and content of each N-MNIST file, from the folder or the archive in it."""
+    place = next((one for one in (folder, *sorted(folder.glob("*"))) if (one / "Train").is_dir()), None)
+    if place is None:
+        place = _only_archive(folder)
+        files = _members(place, lambda name: _NMNIST_FILE.search(name) is not None)
+    else:
+        files = ((path.as_posix(), _read_small(path)) for path in place.glob("T*/*/*.bin"))
+    for name, body in files:
+        if match := _NMNIST_FILE.search(name):
+            yield place, match[1], int(match[2]), match[3], body
+
+
+_NMNIST_FILE = re.compile(r"(?:^|/)(Train|Test)/([0-9])/([^/.]+)\.bin$")
+
+
+def _only_archive(folder: Path) -> Path:
+    archives = sorted(path for path in folder.glob("*.tar*") if path.name.lower().startswith(("n-mnist", "nmnist")))
+    if len(archives) != 1:
+        met = ", ".join(path.name for path in archives) or "none"
+        raise DataError(f"no Train in {folder}; one archive n-mnist*.tar* is needed instead, met {met}")
+    return archives[0]
 
 
 def _idx(folder: Path, split: str) -> Split:
@@ -252,21 +337,25 @@ def _read_small(path: Path) -> bytes:
 
 
 def _read_tar(path: Path, wanted: tuple[str, ...]) -> dict[str, bytes]:
-    """The wanted members by their last name; the archive is read in order, in memory, once."""
-    found: dict[str, bytes] = {}
+    """The wanted members by their last name."""
+    members = _members(path, lambda name: name.rpartition("/")[2] in wanted)
+    found = {name.rpartition("/")[2]: body for name, body in members}
+    if missing := [name for name in wanted if name not in found]:
+        raise DataError(f"{path}: no {', '.join(missing)} in it")
+    return found
+
+
+def _members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+    """Name and content of the wanted files of an archive, which is read in order, in memory, once."""
     try:
         with tarfile.open(path) as archive:
             for member in archive:
                 _check_member(path, member)
-                name = member.name.rpartition("/")[2]
-                file = archive.extractfile(member) if member.isfile() and name in wanted else None
+                file = archive.extractfile(member) if member.isfile() and wanted(member.name) else None
                 if file is not None:
-                    found[name] = file.read()
-    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+                    yield member.name, file.read()
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError) as error:
         raise DataError(f"cannot read {path}: {error}") from error
-    if missing := [name for name in wanted if name not in found]:
-        raise DataError(f"{path}: no {', '.join(missing)} in it")
-    return found
 
 
 def _check_member(path: Path, member: tarfile.TarInfo) -> None:

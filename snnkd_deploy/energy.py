@@ -74,7 +74,8 @@ def build(
     counts = count(graph, inputs)
     if len(labels) != counts.samples:
         raise InputError(f"{len(labels)} labels for {counts.samples} samples")
-    taught = count(teacher, inputs) if teacher is not None and _same_input(graph, teacher) else None
+    seen = None if teacher is None else _seen_by(teacher, graph, inputs)
+    taught = count(teacher, seen) if teacher is not None and seen is not None else None
     report: Report = {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
@@ -458,8 +459,14 @@ def _totals(counts: Counts) -> dict[str, Any]:
     }
 
 
-def _same_input(graph: Graph, teacher: Graph) -> bool:
-    return graph.input.static and teacher.input.static and graph.input.shape == teacher.input.shape
+def _seen_by(teacher: Graph, graph: Graph, inputs: Array) -> Array | None:
+    """The samples of `graph` for its teacher: the same pictures, or the sum of the frames; None if it takes others."""
+    ours, theirs = graph.input, teacher.input
+    if ours.shape != theirs.shape or not theirs.static:
+        return None
+    if ours.static:
+        return inputs
+    return np.asarray(inputs.sum(axis=0)) if theirs.high == ours.high * graph.timesteps else None
 
 
 def _anns(graph: Graph, counts: Counts, teacher: Graph | None, taught: Counts | None) -> list[dict[str, Any]]:

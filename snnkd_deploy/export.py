@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,7 @@ from snnkd_deploy.passes.fold_batchnorm import fold_batchnorm
 from snnkd_deploy.proof import Proof, first_difference
 from snnkd_deploy.registry import Exporter, load_exporter
 from snnkd_deploy.run import Run, latest, now, open_run
-from snnkd_deploy.simulate import Record, simulate
+from snnkd_deploy.simulate import Record, batches
 from snnkd_deploy.target import Target, load_target
 
 Say = Callable[[str], None]
@@ -111,7 +111,8 @@ def verify(path: Path | str | None = None, samples: int | None = None, say: Say 
 def bundle_data(bundle: Bundle) -> DataSet:
     """The data set that the bundle was made with. DataError if what is there now has another hash."""
     wanted = bundle.manifest["data"]
-    return _same_data(load(wanted["name"], wanted["data_dir"]), wanted["sha256"], str(bundle.path))
+    data = load(wanted["name"], wanted["data_dir"], bundle.manifest["timesteps"])
+    return _same_data(data, wanted["sha256"], str(bundle.path))
 
 
 def read_run(run: Run) -> Traced:
@@ -119,17 +120,31 @@ def read_run(run: Run) -> Traced:
     from snnkd_deploy.snn.models import load as load_networks
     from snnkd_deploy.trace import trace
 
-    data = _same_data(load(run.data["name"], run.config.data_dir), run.data["sha256"], str(run.path))
-    source = Input(name="input", shape=data.input_shape, scale=data.scale, low=0, high=_largest_pixel(data))
+    config = run.config
+    data = _same_data(load(config.dataset, config.data_dir, config.timesteps), run.data["sha256"], str(run.path))
     student, teacher = load_networks(run)
-    folded = fold_batchnorm(trace(teacher, source, "teacher"), load_target("onnx"), Calibration(np.empty(0)))
-    return Traced(trace(student, source, run.path.resolve().name), folded, data)
+    traced = trace(teacher, teacher_source(data), "teacher")
+    folded = fold_batchnorm(traced, load_target("onnx"), Calibration(np.empty(0)))
+    return Traced(trace(student, student_source(data), run.path.resolve().name), folded, data)
+
+
+def student_source(data: DataSet) -> Input:
+    """What a student sees of a sample: a still picture, or one frame for each step."""
+    shape = data.input_shape[-3:]
+    return Input(name="input", shape=shape, scale=data.scale, low=0, high=data.high, static=not data.frames)
+
+
+def teacher_source(data: DataSet) -> Input:
+    """What its teacher sees: the same picture, or the mean of the frames, whose integers are the sum of the frames."""
+    one = student_source(data)
+    steps = data.input_shape[0] if data.frames else 1
+    return replace(one, scale=one.scale / steps, high=one.high * steps, static=True)
 
 
 def calibration_samples(data: DataSet) -> Array:
-    """Training images, evenly spread over the set."""
+    """Training samples as `simulate` takes them, evenly spread over the set."""
     places = np.linspace(0, len(data.train) - 1, min(CALIBRATION_SAMPLES, len(data.train))).round().astype(int)
-    return np.asarray(data.train.images[places]).astype(np.int64)
+    return data.train.integers(places)
 
 
 def prove(
@@ -152,7 +167,7 @@ def _prove(
     proof: Proof, integer: Graph, file: Path, loader: Mapping[str, Any], data: DataSet, samples: int, say: Say
 ) -> dict[str, Any]:
     count = min(samples, len(data.test))
-    inputs = data.test.images[:count].astype(np.int64)
+    inputs = data.test.integers(slice(count))
     say(f"proving with {proof.name} on {count} test images")
     entry: dict[str, Any] = {"name": proof.name, "required": proof.required, "verified": False}
     start = time.perf_counter()
@@ -176,13 +191,13 @@ def _prove(
 
 
 def _expected(integer: Graph, inputs: Array, size: int = 64) -> Record:
-    parts = [simulate(integer, inputs[start : start + size]) for start in range(0, len(inputs), size)]
+    parts = list(batches(integer, inputs, size))
     spikes = {name: np.concatenate([part.spikes[name] for part in parts], axis=1) for name in parts[0].spikes}
     return Record(spikes, np.concatenate([part.logits for part in parts]))
 
 
 def _ladder(run: Run, compiled: Compiled, data: DataSet, proofs: list[dict[str, Any]]) -> dict[str, Any]:
-    images, labels = data.test.images.astype(np.int64), data.test.labels
+    images, labels = data.test.integers(slice(None)), data.test.labels
     accuracies, count = run.accuracies, len(labels)
     ran = [proof for proof in proofs if proof["verified"]]
     rates = {name: {"rate": rate} for name, rate in run.rates.items()}
@@ -285,8 +300,3 @@ def _same_data(data: DataSet, expected: str, owner: str) -> DataSet:
             f"{owner} was made with {data.name} of SHA-256 {expected[:16]}..., the files now give {data.sha256[:16]}..."
         )
     return data
-
-
-def _largest_pixel(data: DataSet) -> int:
-    """The scale maps the largest pixel to 1."""
-    return round(1 / data.scale)

@@ -70,10 +70,9 @@ class Run:
         return self.document["finished"] is not None
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Channels, height, width."""
-        channels, height, width = self.data["input_shape"]
-        return channels, height, width
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one sample: channels, height, width; for frames their number in front."""
+        return tuple(self.data["input_shape"])
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -106,7 +106,7 @@ class _Walk:
 
     def _module(self, path: str, arguments: list[str]) -> str:
         module = self.modules[path]
-        if isinstance(module, layers.Neuron | layers.Repeat | layers.TimeMean):
+        if isinstance(module, layers.Neuron | layers.Repeat | layers.Frames | layers.TimeMean):
             self._steps(module.timesteps)
         if isinstance(module, layers.TimeMean):
             self.averaged.add(arguments[0])
@@ -235,8 +235,12 @@ def _flatten(module: nn.Flatten, shape: Shape) -> Node:
 
 
 def _neuron(module: layers.Neuron, shape: Shape) -> Node:
+    learned = module.decays
+    if learned is not None and len(learned) > 1:
+        raise Refusal(f"learned {len(learned)} decays, one per channel; a graph holds one per layer of neurons")
+    decay = float(module.decay if learned is None else learned.detach())
     threshold = np.asarray(float(module.threshold))
-    return Neuron(name="", inputs=(), decay=float(module.decay), threshold=threshold, reset=module.reset)
+    return Neuron(name="", inputs=(), decay=decay, threshold=threshold, reset=module.reset)
 
 
 def _relu(module: nn.ReLU, shape: Shape) -> Node:
@@ -268,8 +272,8 @@ def _relu_function(step: fx.Node, name: str, arguments: list[str]) -> Node:
     return Relu(name=name, inputs=tuple(arguments))
 
 
-THROUGH = (layers.Repeat, layers.TimeMean, nn.Identity, nn.Dropout, nn.Dropout2d)
-"""Modules that leave the values of an evaluation as they are; Input and Output mean the repeating and averaging."""
+THROUGH = (layers.Repeat, layers.Frames, layers.MeanFrame, layers.TimeMean, nn.Identity, nn.Dropout, nn.Dropout2d)
+"""Modules that leave the values of an evaluation as they are; Input and Output mean what these do with time."""
 
 MODULES: dict[type[nn.Module], Callable[[Any, Shape], Node]] = {
     nn.Linear: _linear,

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from snnkd_deploy import __version__, checkpoint, data, distill, run
+from snnkd_deploy import __version__, augment, checkpoint, data, distill, run
 from snnkd_deploy.batches import Images, accuracy
 from snnkd_deploy.config import TrainConfig, load_config
 from snnkd_deploy.data import DataSet
@@ -70,7 +70,7 @@ def _resume(path: Path, config: TrainConfig | None, watch: Watch) -> Run:
     if found.finished:
         watch.note(f"{path} is finished already")
         return found
-    dataset = data.load(found.config.dataset, found.config.data_dir)
+    dataset = data.load(found.config.dataset, found.config.data_dir, found.config.timesteps)
     if dataset.sha256 != found.data["sha256"]:
         raise RunError(f"{path} was started with other data: {dataset.name} has changed since (SHA-256 differs)")
     return _stages(found, dataset, watch)
@@ -80,13 +80,15 @@ def _prepare(config: TrainConfig) -> tuple[TrainConfig, DataSet]:
     """Settle what depends on files, and refuse now whatever would fail after hours."""
     config = _settled(config)
     distill.check(config.method, config.method_options)
-    load_engine(config.engine, config.method, distill.methods()[config.method].needs)
     _device(config)
-    dataset = data.load(config.dataset, config.data_dir)
+    dataset = data.load(config.dataset, config.data_dir, config.timesteps)
+    augment.check(config.augment, dataset.input_shape)
     if config.teacher and run.open_run(config.teacher).data["sha256"] != dataset.sha256:
         raise ConfigError(f"teacher {config.teacher} was trained on other data than {dataset.name} as it is here")
-    with torch.device("meta"):  # no memory, no time: only whether they can be built
-        _pair(config, dataset.input_shape, len(dataset.classes))
+    with torch.device("meta"):  # no memory, no time: only whether they can be built and started
+        student, teacher, method = _pair(config, dataset.input_shape, len(dataset.classes))
+        load_engine(config.engine, config.method, method.needs).check(student)
+        method.prepare(student, teacher)
     return config, dataset
 
 

@@ -58,6 +58,17 @@ def test_every_setting_of_a_run_is_an_option() -> None:
     assert "--method-option" in shown
 
 
+def test_a_term_of_the_logits_is_an_option_of_the_method(workplace: Path) -> None:
+    quick = ("--width", 4, "--epochs", 1, "--teacher-epochs", 1, "--threads", 1, "--json")
+    done = call("train", *quick, "--method", "bkd", "--logits", "kd", "--method-option", "blur=0.5")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["config"]["method_options"] == {"blur": 0.5, "logits": "kd"}
+    refused = call("train", *quick, "--method", "none", "--logits", "kd")
+    assert refused.exit_code == 2
+    assert "method 'none': no option 'logits'" in refused.output
+    assert call("train", "--resume", "--logits", "kd").exit_code == 2
+
+
 def test_the_three_commands_in_a_row(workplace: Path) -> None:
     quick = ("--width", 4, "--teacher-width", 4, "--epochs", 2, "--teacher-epochs", 2, "--threads", 1)
     done = call("train", *quick)

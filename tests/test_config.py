@@ -62,6 +62,8 @@ def test_settings_cannot_be_changed() -> None:
         ("reset", "soft", "one of zero, subtract"),
         ("optimizer", ["sgd"], "one of sgd, adamw"),
         ("augment", "mixup", "one of none, flip, shift, shift-flip"),
+        ("augment", "crop+", "one of none, .*, or several joined by"),
+        ("augment", ["crop", 3], "a text"),
         ("detach_reset", 1, "true or false"),
         ("dataset", 3, "a text"),
         ("method_options", "temperature=2", "a table"),
@@ -110,3 +112,13 @@ def test_a_file_that_is_not_toml_is_refused(tmp_path: Path, body: bytes) -> None
 def test_a_file_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read the configuration .*run\.toml: No such file"):
         load_config(tmp_path / "run.toml")
+
+
+def test_changes_of_images_are_a_list_or_one_text(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text('augment = ["crop", "flip"]\n')
+    assert load_config(path).augment == "crop+flip" == TrainConfig(augment="crop+flip").augment
+    assert load_config(path, augment="cutout+shift-flip").augment == "cutout+shift-flip"
+    assert load_config(augment=[]).augment == "none"
+    with pytest.raises(ConfigError, match=r"augment = 'crop\+mixup': one of none, flip"):
+        load_config(augment=["crop", "mixup"])

@@ -31,10 +31,13 @@ ORDER = (
     "exporters",
     "registry",
     "config",
+    "events",
     "data",
     "run",
     "progress",
     "snn",
+    "autoaugment",
+    "augment",
     "batches",
     "checkpoint",
     "distill",
@@ -48,7 +51,7 @@ ORDER = (
 """A module imports only what stands before it (a package also what is inside itself)."""
 
 ONLY_IN = {
-    "torch": {"snn", "distill", "batches", "checkpoint", "train", "trace", "exporters"},
+    "torch": {"snn", "distill", "autoaugment", "augment", "batches", "checkpoint", "train", "trace", "exporters"},
     "click": {"cli"},
     "rich": {"cli", "progress", "report"},
     "onnx": {"exporters"},
@@ -61,7 +64,7 @@ ONLY_IN = {
     "filelock": {"run"},
 }
 COMPILING = {*ORDER[: ORDER.index("config")]}
-TRAINING = {"snn", "batches", "checkpoint", "distill", "train", "trace"}
+TRAINING = {"snn", "autoaugment", "augment", "batches", "checkpoint", "distill", "train", "trace"}
 EXPORTERS_SEE = {"errors", "files", "ir", "numerics", "target", "simulate", "bounds", "check", "proof", "exporters"}
 WITHOUT_BEHAVIOUR = {"calibration"}
 AT_START_UP = {"cli", "config", "errors", "__init__"}

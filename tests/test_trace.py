@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from snnkd_deploy.config import TrainConfig
 from snnkd_deploy.errors import TraceError
@@ -52,7 +54,40 @@ def test_our_networks_compute_the_same_as_graphs(model: str, role: str, reset: s
     assert graph.timesteps == (3 if role == "student" else 1)
     assert bool(graph.of(Relu)) == (role == "teacher")
     assert all(one.reset == reset and one.decay == 0.75 for one in graph.of(Neuron))
-    assert bool(graph.of(Add)) == (model == "resnet")
+    assert bool(graph.of(Add)) == ("resnet" in model)
+
+
+def trained(scope: Literal["layer", "channel"]) -> nn.Module:
+    """A student a few steps on, so that its decays are no longer where they started."""
+    torch.manual_seed(0)
+    config = TrainConfig(model="cnn", width=6, timesteps=4, learn_decay=scope)
+    network = models.student(config, SHAPE, 5)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    for _ in range(3):
+        optimizer.zero_grad()
+        torch.autograd.backward(functional.cross_entropy(network(3 * torch.rand(10, *SHAPE)), torch.arange(10) % 5))
+        optimizer.step()
+    return network.double().eval()
+
+
+def test_a_learned_decay_reaches_the_graph_and_computes_the_same() -> None:
+    network = trained("layer")
+    graph = trace(network, SOURCE)
+    learned = [
+        one.decays.item() for one in network.modules() if isinstance(one, NeuronModule) and one.decays is not None
+    ]
+    assert [one.decay for one in graph.of(Neuron)] == learned
+    assert len(set(learned)) == 2
+    assert 0.5 not in learned
+    images = np.random.default_rng(0).integers(0, 256, (9, *SHAPE))
+    with torch.no_grad():
+        expected = network(torch.tensor(images / 255)).numpy()
+    np.testing.assert_allclose(simulate(graph, images).logits, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_decay_for_each_channel_is_refused() -> None:
+    with pytest.raises(TraceError, match=r"neuron: learned 6 decays, one per channel; a graph holds one per layer"):
+        trace(trained("channel"), SOURCE)
 
 
 class Odd(nn.Module):

@@ -141,6 +141,7 @@ def test_the_random_numbers_and_threads_of_the_caller_are_left_alone() -> None:
         ("student", 1, tiny(optimizer="sgd")),
         ("student", 3, tiny()),
         ("student", 2, tiny(model="resnet", width=2, depth=1, epochs=3, reset="subtract")),
+        ("student", 2, tiny(model="cnn", width=2, engine="rate", learn_decay="channel")),
     ],
     ids=lambda value: "" if isinstance(value, TrainConfig) else str(value),
 )

@@ -7,7 +7,6 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Mapping
-from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -17,7 +16,6 @@ from snnkd_deploy.errors import ConfigError, UnknownNameError
 __all__ = ["Method", "Setup", "create", "methods"]
 
 
-@cache
 def methods() -> Mapping[str, type[Method]]:
     """Every method in this folder by its name."""
     modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]

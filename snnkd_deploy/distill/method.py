@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
+from torch.nn import functional
 
+from snnkd_deploy.errors import ConfigError
 from snnkd_deploy.snn.models import Network, Outputs
 
 
@@ -22,6 +24,15 @@ class Setup:
     teacher: Network
     """Frozen and in eval mode while the student trains."""
 
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """Numbers of the taps (student, teacher) that stand for each other: as many as both have, up to the last.
+
+        None of the papers has networks of different depth in blocks; the last taps are those with the same meaning.
+        """
+        students, teachers = len(self.student_taps), len(self.teacher_taps)
+        return tuple((students - n, teachers - n) for n in range(min(students, teachers), 0, -1))
+
 
 class Method(nn.Module):
     """Base of all methods. Options are keyword arguments with defaults; extra layers are submodules and are trained.
@@ -31,8 +42,11 @@ class Method(nn.Module):
 
     name: ClassVar[str]
     paper: ClassVar[str]
-    needs: ClassVar[frozenset[str]] = frozenset()
-    """What the engine must give beyond rates and mean logits: "steps", the logits of each step."""
+    needs: frozenset[str] = frozenset()
+    """What the engine must give beyond rates and mean logits: "steps", logits of each step; "membranes", of each block.
+
+    A method whose needs depend on its options sets them in its constructor.
+    """
 
     def __init__(self, setup: Setup) -> None:
         super().__init__()
@@ -43,5 +57,23 @@ class Method(nn.Module):
 
     @abstractmethod
     def losses(self, student: Outputs, teacher: Outputs, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Named scalars whose sum is minimised; `images` (B, C, H, W) float, `labels` (B,) int64."""
+        """Named scalars whose sum is minimised; float `images` (B, C, H, W), frames (B, T, C, H, W); `labels` (B,)."""
         raise NotImplementedError
+
+    def require(self, accepted: bool, message: str) -> None:
+        """A ConfigError that names the method, unless its options or networks are `accepted`."""
+        if not accepted:
+            raise ConfigError(f"method {self.name!r}: {message}")
+
+
+def as_map(features: Tensor) -> Tensor:
+    """(B, C, H, W) as it is, (B, C) as (B, C, 1, 1)."""
+    return features[:, :, None, None] if features.ndim == 2 else features
+
+
+def same_size(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Two maps (B, C, H, W), the larger averaged down to the height and width of the smaller; channels may differ."""
+    if one.shape[2:] == other.shape[2:]:
+        return one, other
+    size = min(one.shape[2], other.shape[2]), min(one.shape[3], other.shape[3])
+    return functional.adaptive_avg_pool2d(one, size), functional.adaptive_avg_pool2d(other, size)

@@ -1,14 +1,17 @@
-"""The three modules that know time; everything else in a network sees one large batch.
+"""The modules that know time; everything else in a network sees one large batch.
 
 Time is folded into the batch, time-major: a tensor (T * B, ...) holds step 0 of all samples, then step 1, and so on.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
-from snnkd_deploy.snn.lif import LIF, Reset, lif
+from snnkd_deploy.errors import ConfigError
+from snnkd_deploy.snn.lif import LIF, Reset, lif, lif_states
 
 
 class Neuron(nn.Module):
@@ -26,20 +29,53 @@ class Neuron(nn.Module):
         super().__init__()
         self.timesteps, self.decay, self.threshold, self.reset = timesteps, decay, threshold, reset
         self.surrogate, self.detach_reset = surrogate, detach_reset
+        self.decay_logit: nn.Parameter | None = None
         self.equation  # noqa: B018  (refuses values out of range now, not at the first batch)
 
     @property
     def equation(self) -> LIF:
-        """The neuron as its equation."""
+        """The neuron as its equation; a learned decay is not in it, only where that started."""
         return LIF(self.decay, self.threshold, self.reset, self.surrogate, self.detach_reset)
+
+    @property
+    def decays(self) -> Tensor | None:
+        """What is learned: the decay of the layer (1,) or of each channel (C,); None where the decay is fixed."""
+        return None if self.decay_logit is None else self.decay_logit.sigmoid()
+
+    def learn_decay(self, count: int = 1) -> None:
+        """From now on learn one decay for the layer, or `count`, one per channel; all start from `decay`.
+
+        A decay is the sigmoid of its parameter, which keeps it between 0 and 1; PLIF (Fang et al., ICCV 2021) has one
+        per layer, written 1 - 1 / tau.
+        """
+        if self.decay >= 1:
+            raise ConfigError(f"decay {self.decay}: a learned decay starts above 0 and below 1; IF is not learned")
+        logit = math.log(self.decay / (1 - self.decay))
+        self.decay_logit = nn.Parameter(torch.full((count,), logit))
+
+    def decay_along(self, x: Tensor) -> Tensor | None:
+        """The learned decay, if there is one, in a shape that broadcasts to x (B, C, ...)."""
+        decays = self.decays
+        return decays if decays is None else decays.view(-1, *[1] * (x.ndim - 2))
+
+    def folded(self, current: Tensor) -> tuple[Tensor, LIF, Tensor | None]:
+        """What the functions of `lif` take: the current as (T, B, ...), the equation, and the learned decay."""
+        return _steps(current, self.timesteps), self.equation, self.decay_along(current)
 
     def forward(self, current: Tensor) -> Tensor:
         """Spikes of the current."""
-        return lif(_steps(current, self.timesteps), self.equation).flatten(0, 1)
+        return lif(*self.folded(current)).flatten(0, 1)
+
+    def membrane(self, current: Tensor) -> Tensor:
+        """The membrane (B, ...) before each reset, mean over time, of the current (T * B, ...)."""
+        return lif_states(*self.folded(current))[1].mean(0)
 
     def extra_repr(self) -> str:
         """What `repr` shows."""
-        return f"timesteps={self.timesteps}, decay={self.decay}, threshold={self.threshold}, reset={self.reset!r}"
+        learned = "" if self.decay_logit is None else f", learned_decays={len(self.decay_logit)}"
+        return (
+            f"timesteps={self.timesteps}, decay={self.decay}, threshold={self.threshold}, reset={self.reset!r}{learned}"
+        )
 
 
 class Repeat(nn.Module):
@@ -56,6 +92,30 @@ class Repeat(nn.Module):
     def extra_repr(self) -> str:
         """What `repr` shows."""
         return f"timesteps={self.timesteps}"
+
+
+class Frames(nn.Module):
+    """(B, T, ...) to (T * B, ...): a frame for each step, instead of `Repeat`. No copy if memory is time-major."""
+
+    def __init__(self, timesteps: int) -> None:
+        super().__init__()
+        self.timesteps = timesteps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The frames as one batch."""
+        return x.transpose(0, 1).flatten(0, 1)
+
+    def extra_repr(self) -> str:
+        """What `repr` shows."""
+        return f"timesteps={self.timesteps}"
+
+
+class MeanFrame(nn.Module):
+    """(B, T, ...) to (B, ...): the mean of the frames, which is what a network without time sees of them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The mean."""
+        return x.mean(1)
 
 
 class TimeMean(nn.Module):

@@ -60,44 +60,56 @@ def spike(x: Tensor, name: str) -> Tensor:
     return spikes
 
 
-def lif_loop(current: Tensor, neuron: LIF) -> Tensor:
-    """Spikes (T, B, ...) of the input current (T, B, ...), step by step under autograd: the definition."""
-    v, train = torch.zeros_like(current[0]), []
+def lif_loop(current: Tensor, neuron: LIF, decay: Tensor | None = None) -> Tensor:
+    """Spikes (T, B, ...) of the input current (T, B, ...), step by step under autograd: the definition.
+
+    A learned `decay` stands in for that of the neuron; its shape is one that broadcasts to a step (B, ...).
+    """
+    return lif_states(current, neuron, decay)[0]
+
+
+def lif_states(current: Tensor, neuron: LIF, decay: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Spikes, and the membrane before each reset, both (T, B, ...), of the input current (T, B, ...)."""
+    kept = neuron.decay if decay is None else decay
+    v, train, membranes = torch.zeros_like(current[0]), [], []
     for x in current:
-        v = neuron.decay * v + x
+        v = kept * v + x
+        membranes.append(v)
         s = spike(v - neuron.threshold, neuron.surrogate)
         train.append(s)
         fired = s.detach() if neuron.detach_reset else s
         v = v - fired * (v if neuron.reset == "zero" else neuron.threshold)
-    return torch.stack(train)
+    return torch.stack(train), torch.stack(membranes)
 
 
-def lif(current: Tensor, neuron: LIF) -> Tensor:
-    """The same as `lif_loop` as one function: keeps only `current` for the backward pass, differentiable twice."""
-    spikes: Tensor = _Fused.apply(current, neuron)  # type: ignore[no-untyped-call]
+def lif(current: Tensor, neuron: LIF, decay: Tensor | None = None) -> Tensor:
+    """The same as `lif_loop` as one function: keeps only its inputs for the backward pass, differentiable twice."""
+    spikes: Tensor = _Fused.apply(current, decay, neuron)  # type: ignore[no-untyped-call]
     return spikes
 
 
 class _Fused(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, current: Tensor, neuron: LIF) -> Tensor:
-        ctx.save_for_backward(current)
+    def forward(ctx: Any, current: Tensor, decay: Tensor | None, neuron: LIF) -> Tensor:
+        ctx.save_for_backward(current, decay)
         ctx.neuron = neuron
-        return _run(current, neuron)
+        return _run(current, neuron, neuron.decay if decay is None else decay)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        (current,) = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph: the derivative must itself be differentiable
-            return torch.autograd.grad(lif_loop(current, ctx.neuron), current, grad, create_graph=True)[0], None
-        return _gradient(current, grad, ctx.neuron), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:  # type: ignore[override]
+        current, decay = ctx.saved_tensors
+        if not torch.is_grad_enabled():
+            return *_gradient(current, grad, ctx.neuron, decay), None
+        inputs = [current] if decay is None else [current, decay]  # create_graph: the derivative must have its own
+        slopes = torch.autograd.grad(lif_loop(current, ctx.neuron, decay), inputs, grad, create_graph=True)
+        return slopes[0], None if decay is None else slopes[1], None
 
 
-def _run(current: Tensor, neuron: LIF, before: Tensor | None = None) -> Tensor:
+def _run(current: Tensor, neuron: LIF, decay: float | Tensor, before: Tensor | None = None) -> Tensor:
     """Spikes (T, ...) in the memory order of `current`; into `before` (T, ...) goes the membrane before each reset."""
     spikes, v = torch.empty_like(current), torch.zeros_like(current[0])
     for t, x in enumerate(current):
-        h = v.mul_(neuron.decay).add_(x) if before is None else torch.add(v.mul_(neuron.decay), x, out=before[t])
+        h = v.mul_(decay).add_(x) if before is None else torch.add(v.mul_(decay), x, out=before[t])
         s = torch.gt(h, neuron.threshold, out=spikes[t])
         if neuron.reset == "zero":
             torch.addcmul(h, h, s, value=-1, out=v)
@@ -106,17 +118,22 @@ def _run(current: Tensor, neuron: LIF, before: Tensor | None = None) -> Tensor:
     return spikes
 
 
-def _gradient(current: Tensor, grad: Tensor, neuron: LIF) -> Tensor:
-    """dL/d(current) (T, B, ...) from dL/d(spikes) (T, B, ...), for a part of the batch at a time."""
-    result = torch.empty_like(current)
+def _gradient(current: Tensor, grad: Tensor, neuron: LIF, decay: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """dL/d(current) (T, B, ...) and dL/d(decay) from dL/d(spikes) (T, B, ...), for a part of the batch at a time."""
+    result, slope = torch.empty_like(current), None if decay is None else torch.zeros_like(decay)
     size = max(1, CACHED * current.shape[1] // max(1, current.numel()))
     for part, x, g in zip(result.split(size, 1), current.split(size, 1), grad.split(size, 1), strict=True):
-        _sweep_back(x, g, neuron, part)
-    return result
+        before, spikes = _sweep_back(x, g, neuron, neuron.decay if decay is None else decay, part)
+        if slope is not None:
+            left = before - spikes * (before if neuron.reset == "zero" else neuron.threshold)
+            slope += (part[1:] * left[:-1]).sum_to_size(slope.shape)  # dh[t]/d(decay) is what step t - 1 left
+    return result, slope
 
 
-def _sweep_back(current: Tensor, grad: Tensor, neuron: LIF, result: Tensor) -> None:
-    """Fill `result` with dL/d(current) from dL/d(spikes), all (T, B, ...), last step first.
+def _sweep_back(
+    current: Tensor, grad: Tensor, neuron: LIF, decay: float | Tensor, result: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Fill `result` with dL/d(current) from dL/d(spikes), last step first; returns h and s. All are (T, B, ...).
 
     `after` is dL/dv behind the reset of step t. With h the membrane ahead of it and f the surrogate of h - threshold:
     dL/dh = (dL/ds + after * dv/ds) * f + after * dv/dh, where dv/ds is -h ("zero"), -threshold ("subtract") or 0
@@ -124,7 +141,7 @@ def _sweep_back(current: Tensor, grad: Tensor, neuron: LIF, result: Tensor) -> N
     """
     slope, zero = surrogate(neuron.surrogate), neuron.reset == "zero"
     before = torch.empty_like(current)
-    spikes = _run(current, neuron, before)
+    spikes = _run(current, neuron, decay, before)
     after = torch.zeros_like(current[0])
     for t in reversed(range(len(current))):
         h, g = before[t], grad[t]
@@ -133,4 +150,5 @@ def _sweep_back(current: Tensor, grad: Tensor, neuron: LIF, result: Tensor) -> N
         if zero:
             after.addcmul_(after, spikes[t], value=-1)
         torch.addcmul(after, g, slope(h - neuron.threshold), out=result[t])
-        torch.mul(result[t], neuron.decay, out=after)
+        torch.mul(result[t], decay, out=after)
+    return before, spikes

@@ -6,7 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from snnkd_deploy.config import TrainConfig
 from snnkd_deploy.errors import ConfigError, RunError, UnknownNameError
 from snnkd_deploy.run import Run, open_run
-from snnkd_deploy.snn.layers import Neuron, Repeat, TimeMean
+from snnkd_deploy.snn.layers import Frames, MeanFrame, Neuron, Repeat, TimeMean
 from snnkd_deploy.snn.lif import LIF
 
 Role = Literal["student", "teacher"]
-Shape = tuple[int, int, int]  # channels, height, width
+Shape = tuple[int, ...]  # channels, height, width; for frames their number in front
 Layers = dict[str, nn.Module]
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
@@ -34,6 +34,7 @@ class Outputs:
     logits: Tensor  # (B, classes): the mean of `steps`
     steps: Tensor  # (T, B, classes); T is 1 for a teacher
     taps: tuple[Tensor, ...]  # one per block, (B, ...): spikes averaged over time, or ReLU activations
+    membranes: tuple[Tensor, ...] = ()  # one per block, (B, ...): of its last neurons, before reset, averaged over time
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Plan:
     depth: int
     timesteps: int = 1
     neuron: LIF | None = None
+    frames: bool = False  # samples are one picture for each step, which a teacher sees the mean of
 
     def activation(self) -> nn.Module:
         """A new ReLU, or a new layer of neurons."""
@@ -66,15 +68,21 @@ class Network(nn.Module):
         self.mean = TimeMean(plan.timesteps)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, classes) of images (B, C, H, W), float, already multiplied by the scale of the data set."""
+        """Logits (B, classes) of images (B, C, H, W), float, already multiplied by the scale of the data set.
+
+        Of a network planned for frames, these are (B, T, C, H, W).
+        """
         x = images
         for block in self.blocks:
             x = block(x)
         logits: Tensor = self.mean(self.head(x))
         return logits
 
-    def outputs(self, images: Tensor) -> Outputs:
-        """The logits together with those of each step and the mean rate behind each block."""
+    def outputs(self, images: Tensor, *, membranes: bool = False) -> Outputs:
+        """The logits together with those of each step and the mean rate behind each block; membranes if asked for."""
+        if membranes:
+            with _membranes(self.blocks) as seen:
+                return replace(self.outputs(images), membranes=tuple(seen))
         x, taps = images, []
         for block in self.blocks:
             x = block(x)
@@ -99,6 +107,21 @@ class Residual(nn.Module):
         current = self.norm2(self.conv2(self.neuron1(self.norm1(self.conv1(x)))))
         spikes: Tensor = self.neuron2(current + self.shortcut(x))
         return spikes
+
+
+class SpikeElementWise(Residual):
+    """conv-BN-neuron-conv-BN-neuron, the shortcut's spikes added to the spikes."""
+
+    def __init__(self, plan: Plan, channels: int, width: int, stride: int) -> None:
+        super().__init__(plan, channels, width, stride)
+        if not isinstance(self.shortcut, nn.Identity):
+            self.shortcut = nn.Sequential(self.shortcut, plan.activation())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Spikes in, sums of spikes out."""
+        spikes: Tensor = self.neuron2(self.norm2(self.conv2(self.neuron1(self.norm1(self.conv1(x))))))
+        shortcut: Tensor = self.shortcut(x)
+        return spikes + shortcut
 
 
 def conv3x3(channels: int, width: int, stride: int = 1) -> nn.Conv2d:
@@ -135,20 +158,93 @@ def cnn(plan: Plan) -> Network:
 
 def resnet(plan: Plan) -> Network:
     """A stem and four stages of `depth` residual blocks, strides 1, 2, 2, 2; width 64, depth 2 is CIFAR's ResNet-18."""
+    return _residual_network(plan, (plan.depth,) * 4)
+
+
+def resnet18(plan: Plan) -> Network:
+    """CIFAR's ResNet-18: four stages of two blocks; width 64 is the usual one, `depth` is not used."""
+    return _residual_network(plan, (2, 2, 2, 2))
+
+
+def resnet19(plan: Plan) -> Network:
+    """The ResNet-19 of the spiking literature: stages of 3, 3, 2 blocks, a dense layer of neurons; usual width 128."""
+    return _residual_network(plan, (3, 3, 2), dense=2 * plan.width)
+
+
+def resnet20(plan: Plan) -> Network:
+    """ResNet-20 of He et al. 2016 for CIFAR: three stages of three blocks; usual width 16."""
+    return _residual_network(plan, (3, 3, 3))
+
+
+def resnet34(plan: Plan) -> Network:
+    """CIFAR's ResNet-34: stages of 3, 4, 6, 3 blocks; usual width 64."""
+    return _residual_network(plan, (3, 4, 6, 3))
+
+
+def sew_resnet18(plan: Plan) -> Network:
+    """SEW-ResNet-18, ADD (Fang et al. 2021): spikes are added behind the neurons, so a value can be 2 and more."""
+    return _residual_network(plan, (2, 2, 2, 2), block=SpikeElementWise)
+
+
+def vgg9(plan: Plan) -> Network:
+    """Seven convolutions, a dense layer of 16 times the width, the readout; usual width 64."""
+    return _vgg(plan, ((1, 1), (2, 2), (4, 4, 4)), dense=16 * plan.width)
+
+
+def vgg11(plan: Plan) -> Network:
+    """The eight convolutions of VGG-11 and, as usual on CIFAR, the readout alone behind them; usual width 64."""
+    return _vgg(plan, ((1,), (2,), (4, 4), (8, 8), (8, 8)))
+
+
+def vgg16(plan: Plan) -> Network:
+    """The thirteen convolutions of VGG-16 and, as usual on CIFAR, the readout alone behind them; usual width 64."""
+    return _vgg(plan, ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8)))
+
+
+def _residual_network(
+    plan: Plan, counts: tuple[int, ...], block: type[Residual] = Residual, dense: int | None = None
+) -> Network:
+    """A stem, then stages of so many blocks, each with twice the channels and, but for the first, half the size."""
     channels, height, width = plan.shape
     stem: Layers = {"conv": conv3x3(channels, plan.width), "norm": nn.BatchNorm2d(plan.width)}
     blocks, channels = [_block(plan, stem, first=True)], plan.width
-    for stage in range(4):
+    for stage, count in enumerate(counts):
         wide = plan.width << stage
-        first = Residual(plan, channels, wide, stride=2 if stage else 1)
-        blocks.append(nn.Sequential(first, *(Residual(plan, wide, wide, stride=1) for _ in range(plan.depth - 1))))
+        first = block(plan, channels, wide, stride=2 if stage else 1)
+        blocks.append(nn.Sequential(first, *(block(plan, wide, wide, stride=1) for _ in range(count - 1))))
         channels = wide
-    size = (_shrunk(height), _shrunk(width))
-    head = _named(pool=nn.AvgPool2d(size), flatten=nn.Flatten(), linear=nn.Linear(channels, plan.classes))
-    return Network(plan, blocks, head)
+    size = _shrunk(height, len(counts) - 1), _shrunk(width, len(counts) - 1)
+    return Network(plan, blocks, _head(plan, {"pool": nn.AvgPool2d(size), "flatten": nn.Flatten()}, channels, dense))
 
 
-MODELS: dict[str, Callable[[Plan], Network]] = {f.__name__: f for f in (mlp, cnn, resnet)}
+def _vgg(plan: Plan, stages: tuple[tuple[int, ...], ...], dense: int | None = None) -> Network:
+    """Stages of 3x3 convolutions, channels in multiples of the width; a pool behind each while there is room."""
+    channels, height, width = plan.shape
+    blocks: list[nn.Module] = []
+    for stage in stages:
+        layers: list[nn.Module] = []
+        for index, multiple in enumerate(stage):
+            wide = multiple * plan.width
+            conv: Layers = {"conv": conv3x3(channels, wide), "norm": nn.BatchNorm2d(wide)}
+            room = index == len(stage) - 1 and min(height, width) > 1
+            pool: Layers = {"pool": nn.AvgPool2d(2)} if room else {}
+            layers.append(_block(plan, conv, pool, first=not blocks and not layers))
+            height, width, channels = (height // 2, width // 2, wide) if room else (height, width, wide)
+        blocks.append(nn.Sequential(*layers))
+    return Network(plan, blocks, _head(plan, {"flatten": nn.Flatten()}, channels * height * width, dense))
+
+
+def _head(plan: Plan, before: Layers, features: int, dense: int | None) -> nn.Module:
+    """The readout, with a dense layer of so many neurons in front of it if asked for."""
+    if dense is None:
+        return _named(**before, linear=nn.Linear(features, plan.classes))
+    hidden: Layers = {"dense": nn.Linear(features, dense, bias=False), "norm": nn.BatchNorm1d(dense)}
+    return _named(**before, **hidden, neuron=plan.activation(), linear=nn.Linear(dense, plan.classes))
+
+
+MODELS: dict[str, Callable[[Plan], Network]] = {
+    f.__name__: f for f in (mlp, cnn, vgg9, vgg11, vgg16, resnet, resnet18, resnet19, resnet20, resnet34, sew_resnet18)
+}
 
 
 def build(model: str, plan: Plan) -> Network:
@@ -162,13 +258,18 @@ def student(config: TrainConfig, shape: Shape, classes: int) -> Network:
     """The spiking network that `config` describes, with fresh weights."""
     c = config
     neuron = LIF(c.decay, c.threshold, c.reset, c.surrogate, c.detach_reset)
-    return build(c.model, Plan(shape, classes, c.width, c.depth, c.timesteps, neuron))
+    network = build(c.model, Plan(shape[-3:], classes, c.width, c.depth, c.timesteps, neuron, _framed(shape)))
+    if c.learn_decay != "fixed":
+        for found, channels in _channels(network, shape).items():
+            found.learn_decay(channels if c.learn_decay == "channel" else 1)
+    return network
 
 
 def teacher(config: TrainConfig, shape: Shape, classes: int) -> Network:
     """The ReLU network that `config` describes, with fresh weights."""
     c = config
-    plan = Plan(shape, classes, c.teacher_width or c.width, c.teacher_depth or c.depth)
+    width, depth = c.teacher_width or c.width, c.teacher_depth or c.depth
+    plan = Plan(shape[-3:], classes, width, depth, frames=_framed(shape))
     return build(c.teacher_model or c.model, plan)
 
 
@@ -217,10 +318,53 @@ def recording(network: nn.Module) -> Iterator[dict[str, float]]:
         rates.update({name: fired / possible for name, (fired, possible) in seen.items()})
 
 
+@torch.no_grad()
+def _channels(network: Network, shape: Shape) -> dict[Neuron, int]:
+    """Channels or features of the current of each neuron, as an image shows them; the network is left in train mode."""
+    seen: dict[Neuron, int] = {}
+
+    def look(neuron: Neuron, inputs: tuple[Tensor]) -> None:
+        seen[neuron] = inputs[0].shape[1]
+
+    hooks = [one.register_forward_pre_hook(look) for one in network.modules() if isinstance(one, Neuron)]
+    network.eval()(torch.zeros(1, *shape))
+    network.train()
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+@contextmanager
+def _membranes(blocks: nn.ModuleList) -> Iterator[list[Tensor]]:
+    """Yield a list that fills with the mean membrane (B, ...) of each block's last neurons while the blocks run."""
+    seen: list[Tensor] = []
+
+    def look(neuron: Neuron, inputs: tuple[Tensor], spikes: Tensor) -> None:
+        seen.append(neuron.membrane(*inputs))
+
+    last = [[module for module in block.modules() if isinstance(module, Neuron)][-1] for block in blocks]
+    hooks = [neuron.register_forward_hook(look) for neuron in last]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def _block(plan: Plan, before: Layers, after: Layers | None = None, *, first: bool) -> nn.Module:
     """Layers, the neuron, more layers; in the first block the image is repeated over time as late as possible."""
-    time: Layers = {"repeat": Repeat(plan.timesteps)} if first else {}
-    return _named(**before, **time, neuron=plan.activation(), **(after or {}))
+    frames: Layers = {"frames": _frames(plan)} if first and plan.frames else {}
+    time: Layers = {"repeat": Repeat(plan.timesteps)} if first and not plan.frames else {}
+    return _named(**frames, **before, **time, neuron=plan.activation(), **(after or {}))
+
+
+def _frames(plan: Plan) -> nn.Module:
+    """What makes one batch of frames: each is a step of a student; a teacher sees their mean."""
+    return Frames(plan.timesteps) if plan.neuron else MeanFrame()
+
+
+def _framed(shape: Shape) -> bool:
+    return len(shape) == 4
 
 
 def _project(channels: int, width: int, stride: int) -> nn.Module:
@@ -231,6 +375,6 @@ def _named(**layers: nn.Module) -> nn.Sequential:
     return nn.Sequential(OrderedDict(layers))
 
 
-def _shrunk(size: int) -> int:
-    """Height or width after the three strides of 2."""
-    return -(-size // 8)
+def _shrunk(size: int, times: int) -> int:
+    """Height or width after so many strides of 2."""
+    return -(-size // (1 << times))

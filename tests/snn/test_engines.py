@@ -25,5 +25,16 @@ def test_what_an_engine_does_not_give_is_refused(monkeypatch: pytest.MonkeyPatch
         ConfigError, match="method 'tser' needs steps, which engine 'poor' does not give; use engine bptt"
     ):
         load_engine("poor", "tser", frozenset({"steps"}))
-    with pytest.raises(UnknownNameError, match="no engine 'bpt'; known: bptt, poor; did you mean 'bptt'"):
+    with pytest.raises(UnknownNameError, match="no engine 'bpt'; known: bptt, poor, rate; did you mean 'bptt'"):
         load_engine("bpt", "any", frozenset())
+
+
+def test_membranes_are_there_for_those_who_need_them_alone() -> None:
+    student, (images, _) = pair().student, batch()
+    plain = load_engine("bptt", "any", frozenset()).outputs(student, images)
+    asked = load_engine("bptt", "feature", frozenset({"membranes"})).outputs(student, images)
+    assert plain.membranes == ()
+    assert len(asked.membranes) == len(asked.taps) == 2
+    assert torch.equal(asked.logits, plain.logits)
+    with pytest.raises(ConfigError, match="method 'feature' needs membranes, which engine 'rate' does not give"):
+        load_engine("rate", "feature", frozenset({"membranes"}))

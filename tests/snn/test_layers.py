@@ -45,7 +45,43 @@ def test_a_neuron_out_of_range_is_refused_when_it_is_made() -> None:
         Neuron(4, decay=2)
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_learned_decay_starts_where_it_was_and_stays_between_0_and_1(count: int) -> None:
+    neuron, x = Neuron(4, decay=0.75), torch.randn(4 * 2, 3, 5, 5)
+    expected = neuron(x)
+    neuron.learn_decay(count)
+    assert torch.equal(neuron(x), expected)
+    assert [(name, tuple(p.shape)) for name, p in neuron.named_parameters()] == [("decay_logit", (count,))]
+    assert neuron.decay_logit is not None
+    for step in (-50.0, 10.0):
+        neuron.decay_logit.data.fill_(step)
+        assert neuron.decays is not None
+        assert (neuron.decays > 0).all()
+        assert (neuron.decays <= 1).all()
+
+
+def test_each_channel_has_its_own_decay() -> None:
+    neuron = Neuron(2, decay=0.5)
+    neuron.learn_decay(2)
+    neuron.decay_logit = torch.nn.Parameter(torch.tensor([-2.0, 2.0]))  # decays 0.12 and 0.88
+    x = torch.full((2 * 1, 2, 1, 1), 0.6)
+    assert neuron(x).flatten(1).tolist() == [[0, 0], [0, 1]]
+
+
+def test_the_integrator_has_no_decay_to_learn() -> None:
+    with pytest.raises(ConfigError, match="decay 1: a learned decay starts above 0 and below 1"):
+        Neuron(4, decay=1).learn_decay()
+
+
 def test_what_decides_the_spikes_can_be_read() -> None:
-    assert repr(Neuron(4)) == "Neuron(timesteps=4, decay=0.5, threshold=1.0, reset='zero')"
+    neuron = Neuron(4)
+    assert repr(neuron) == "Neuron(timesteps=4, decay=0.5, threshold=1.0, reset='zero')"
+    neuron.learn_decay(3)
+    assert repr(neuron) == "Neuron(timesteps=4, decay=0.5, threshold=1.0, reset='zero', learned_decays=3)"
     assert repr(Repeat(4)) == "Repeat(timesteps=4)"
     assert repr(TimeMean(4)) == "TimeMean(timesteps=4)"
+
+
+def test_a_membrane_is_the_mean_over_time_of_what_stands_before_each_reset() -> None:
+    x = torch.tensor([[1.6], [0.3], [1.2]])
+    assert Neuron(3).membrane(x).item() == pytest.approx((1.6 + 0.3 + 1.35) / 3)

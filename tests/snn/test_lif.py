@@ -11,7 +11,7 @@ from torch import Tensor
 
 from snnkd_deploy.errors import ConfigError, UnknownNameError
 from snnkd_deploy.snn import lif as module
-from snnkd_deploy.snn.lif import LIF, lif, lif_loop
+from snnkd_deploy.snn.lif import LIF, lif, lif_loop, lif_states
 from snnkd_deploy.snn.surrogate import SURROGATES
 
 NEURONS = [
@@ -72,6 +72,37 @@ def test_the_second_derivative_is_that_of_the_loop(neuron: LIF) -> None:
     torch.testing.assert_close(curvature(lif), curvature(lif_loop))
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1), (4, 1, 1)], ids=["layer", "channel"])
+@pytest.mark.parametrize("cached", [50, 10**9])
+@pytest.mark.parametrize("timesteps", [1, 4])
+@pytest.mark.parametrize("neuron", [neuron for neuron in NEURONS if neuron.decay == 0.9], ids=str)
+def test_a_learned_decay_has_the_gradient_of_the_loop(
+    neuron: LIF, timesteps: int, cached: int, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CACHED", cached)
+    decay = torch.linspace(0.3, 0.8, shape[0], dtype=torch.float64).view(shape).requires_grad_()
+    current = currents(timesteps, dtype=torch.float64).requires_grad_()
+    weights = torch.sin(torch.arange(current.numel(), dtype=torch.float64)).view_as(current)
+    spikes, expected = lif(current, neuron, decay), lif_loop(current, neuron, decay)
+    assert torch.equal(spikes, expected)
+    slopes = torch.autograd.grad((spikes * weights).sum(), (current, decay))
+    wanted = torch.autograd.grad((expected * weights).sum(), (current, decay), materialize_grads=True)
+    assert bool(slopes[1].all()) == (timesteps > 1)
+    torch.testing.assert_close(slopes, wanted)
+
+
+def test_a_learned_decay_has_the_second_derivative_of_the_loop() -> None:
+    def curvature(function: Any) -> Tensor:
+        decay = torch.full((4, 1, 1), 0.6, dtype=torch.float64, requires_grad=True)
+        current = currents(3, dtype=torch.float64).requires_grad_()
+        (first,) = torch.autograd.grad((function(current, LIF(), decay) ** 2).sum(), decay, create_graph=True)
+        (second,) = torch.autograd.grad((first**2).sum(), current)
+        return second
+
+    assert curvature(lif).abs().max() > 0
+    torch.testing.assert_close(curvature(lif), curvature(lif_loop))
+
+
 def test_spikes_are_strict_and_reset_to_zero_forgets_while_subtraction_keeps_the_rest() -> None:
     current = torch.tensor([1.0, 1.6, 0.5, 0.9, 0.75]).view(5, 1)
     # zero:     1.0 -> no; 0.5 + 1.6 = 2.1 -> yes; 0 + 0.5 -> no; 0.25 + 0.9 = 1.15 -> yes; 0.75 -> no
@@ -106,3 +137,11 @@ def test_a_neuron_out_of_range_is_refused(values: dict[str, Any], word: str) -> 
         LIF(**values)
     with pytest.raises(UnknownNameError):
         LIF(surrogate="none")
+
+
+def test_states_are_the_membrane_before_its_reset() -> None:
+    current = torch.tensor([1.6, 0.3, 1.2]).view(3, 1, 1)
+    for reset, expected in (("zero", [1.6, 0.3, 1.35]), ("subtract", [1.6, 0.6, 1.5])):
+        spikes, membranes = lif_states(current, LIF(0.5, 1.0, reset))  # type: ignore[arg-type]
+        assert spikes.flatten().tolist() == [1, 0, 1]
+        assert membranes.flatten().tolist() == pytest.approx(expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -104,6 +105,22 @@ def test_depth_is_the_number_of_blocks() -> None:
     assert [len(small(model, depth=3).blocks) for model in ("mlp", "cnn", "resnet")] == [3, 3, 5]
 
 
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("scope", ["fixed", "layer", "channel"])
+def test_decays_are_learned_per_layer_or_per_channel(model: str, scope: Literal["fixed", "layer", "channel"]) -> None:
+    config = load_config(model=model, width=3, learn_decay=scope)
+    network = models.student(config, (1, 8, 8), 10)
+    seen: dict[Neuron, int] = {}
+    for module in network.modules():
+        if isinstance(module, Neuron):
+            module.register_forward_hook(lambda one, inputs, spikes: seen.update({one: spikes.shape[1]}))
+    assert network.training
+    network(torch.rand(2, 1, 8, 8))
+    learned = [0 if neuron.decays is None else len(neuron.decays) for neuron in seen]
+    assert learned == [{"fixed": 0, "layer": 1, "channel": channels}[scope] for channels in seen.values()]
+    assert models.teacher(config, (1, 8, 8), 10).state_dict().keys() <= network.state_dict().keys()
+
+
 def test_what_cannot_be_built_is_refused() -> None:
     with pytest.raises(UnknownNameError, match=r"no model 'cnm'.*did you mean 'cnn'"):
         small("cnm")
@@ -149,3 +166,40 @@ def test_weights_that_do_not_fit_are_a_run_error(tmp_path: Path) -> None:
         made.student_file.write_bytes(body)
         with pytest.raises(RunError, match=r"student\.safetensors does not hold the weights of this network"):
             models.load(made)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_membranes_are_those_of_each_block_s_last_neurons(model: str) -> None:
+    network, images = small(model).train(), torch.rand(3, 1, 8, 8)
+    found, plain = network.outputs(images, membranes=True), network.outputs(images)
+    assert torch.equal(found.steps, plain.steps)
+    assert len(found.membranes) == len(network.blocks)
+    assert [one.shape[:2] for one in found.membranes] == [tap.shape[:2] for tap in plain.taps]
+    assert not any(module._forward_hooks for module in network.modules())
+    parameters = list(network.blocks.parameters())
+    slopes = torch.autograd.grad(sum(one.square().mean() for one in found.membranes), parameters)  # type: ignore[arg-type]
+    assert all(slope.abs().max() > 0 for slope in slopes)
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters"),
+    [
+        # published for 10 classes at 3x32x32; of VGG less the biases of its convolutions, which a norm holds
+        ("resnet18", 11_173_962),
+        ("resnet34", 21_282_122),
+        ("vgg11", 9_231_114 - 2_752),
+        ("vgg16", 14_728_266 - 4_224),
+    ],
+)
+def test_well_known_networks_have_their_published_number_of_parameters(model: str, parameters: int) -> None:
+    with torch.device("meta"):
+        network = models.student(load_config(model=model, width=64), (3, 32, 32), 10)
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+
+
+@pytest.mark.parametrize("model", sorted(models.MODELS))
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (3, 224, 224)])
+def test_every_network_fits_small_and_large_pictures(model: str, shape: tuple[int, int, int]) -> None:
+    with torch.device("meta"):
+        network = models.student(load_config(model=model, width=4, timesteps=2), shape, 7).eval()
+        assert network.outputs(torch.zeros(3, *shape)).steps.shape == (2, 3, 7)

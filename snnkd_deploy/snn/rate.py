@@ -1,0 +1,252 @@
+"""Rate-based backpropagation: one pass that spikes without a gradient, one pass of mean rates that carries it.
+
+Yu, Liu, Wang, Li, Wang, "Advancing training efficiency of deep SNNs through rate-based backpropagation", NeurIPS 2024
+(arXiv 2410.11488). Memory and time of the backward pass do not depend on the number of steps T. The authors' factor
+1 / T before the gradient is left out: it only lowers the learning rate. At T = 1 the gradient is that of
+backpropagation through time.
+
+A pass runs the student's own forward through a twin of it: the same parameters and buffers, with functions in the place
+of the modules that know time or keep statistics.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from snnkd_deploy.errors import ConfigError
+from snnkd_deploy.snn.layers import Frames, MeanFrame, Neuron, Repeat, TimeMean
+from snnkd_deploy.snn.lif import CACHED, LIF
+from snnkd_deploy.snn.models import Network, Outputs
+from snnkd_deploy.snn.surrogate import surrogate
+
+Function = Callable[[Tensor], Tensor]
+Records = dict[nn.Module, tuple[Tensor, ...]]  # what the spike pass leaves for the rate pass, by module
+Norm = nn.BatchNorm1d | nn.BatchNorm2d
+
+TOLERANCE = 0.02  # of the largest logit; rounding, bfloat16 included, stays below
+DRAWS = "draws another mask in each of the two passes; leave it out"
+MAXIMUM = "the maximum of mean rates is not the mean of the maxima; use average pooling or a stride"
+REFUSED: dict[type[nn.Module], str] = {
+    nn.MaxPool1d: MAXIMUM,
+    nn.MaxPool2d: MAXIMUM,
+    nn.AdaptiveMaxPool1d: MAXIMUM,
+    nn.AdaptiveMaxPool2d: MAXIMUM,
+    nn.Dropout: DRAWS,
+    nn.Dropout1d: DRAWS,
+    nn.Dropout2d: DRAWS,
+    nn.AlphaDropout: DRAWS,
+    nn.SyncBatchNorm: "its statistics over processes do not reach the rate pass; use BatchNorm2d",
+}
+
+
+def check(student: nn.Module) -> None:
+    """ConfigError with every module through which mean rates do not give mean logits."""
+    problems = [
+        f"  - {name} ({type(module).__name__}): {REFUSED[type(module)]}"
+        for name, module in student.named_modules()
+        if type(module) in REFUSED and getattr(module, "p", 1) > 0  # p: of Dropout
+    ]
+    if problems:
+        raise ConfigError("\n".join(["engine 'rate' cannot train this student; use engine bptt:", *problems]))
+
+
+def rate(student: Network, images: Tensor) -> Outputs:
+    """Outputs in the rate domain: equal in value to the means over time of the spike pass.
+
+    `steps` are the mean logits as one step, (1, B, classes). Running statistics move once, in the spike pass.
+    ConfigError if the logits of the passes differ, that is if something between two neurons is not affine.
+    """
+    check(student)
+    records: Records = {}
+    with torch.no_grad():
+        spiking: Tensor = _twin(student, partial(_in_spike_pass, records))(images)
+    rated = _twin(student, partial(_in_rate_pass, records))
+    rated.timesteps = 1
+    outputs: Outputs = rated.outputs(images)
+    _compare(outputs.logits.detach(), spiking)
+    return outputs
+
+
+def sensitivity(current: Tensor, neuron: LIF, decay: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Spikes (T, B, ...) of the current (T, B, ...), and the derivatives of their mean over time, (B, ...) each.
+
+    The first derivative is the eligibility E of the paper: by a constant added to the current at every step. The
+    second, not in the paper but found in the same way, is by a learned `decay`. Both are those of the surrogate.
+    """
+    spikes, by_current = torch.empty_like(current), torch.empty_like(current[0])
+    by_decay = None if decay is None else torch.empty_like(by_current)
+    size = max(1, CACHED * current.shape[1] // max(1, current.numel()))
+    for start in range(0, current.shape[1], size):
+        rows = slice(start, start + size)
+        slopes = _sweep(current[:, rows], neuron, decay, spikes[:, rows])
+        by_current[rows] = slopes[0]
+        if by_decay is not None:
+            by_decay[rows] = slopes[1]
+    return spikes, by_current, by_decay
+
+
+def _sweep(current: Tensor, neuron: LIF, decay: Tensor | None, spikes: Tensor) -> list[Tensor]:
+    """Fill `spikes` step by step, the tangents of v beside them; returns the derivatives of the mean.
+
+    h is the membrane ahead of the reset, v behind it, g the surrogate of h - threshold. With f[t] = dh[t]/dc as in the
+    paper, f[t + 1] = 1 + decay * f[t] * dv/dh, and E is the mean of f[t] * g[t]. For c the decay, v[t] replaces the 1.
+    """
+    kept, slope = neuron.decay if decay is None else decay, surrogate(neuron.surrogate)
+    v = torch.zeros_like(current[0])
+    tangents = [torch.zeros_like(v) for _ in range(1 if decay is None else 2)]
+    sums = [torch.zeros_like(v) for _ in tangents]
+    for x, s in zip(current, spikes, strict=True):
+        sources: list[Any] = [1.0] if decay is None else [1.0, v.clone()]
+        h = v.mul_(kept).add_(x)
+        torch.gt(h, neuron.threshold, out=s)
+        g = slope(h - neuron.threshold)
+        left = _left(h, s, g, neuron)
+        for tangent, source, total in zip(tangents, sources, sums, strict=True):
+            total.addcmul_(tangent.mul_(kept).add_(source), g, value=1 / len(current))
+            tangent.mul_(left)
+        v = h.addcmul_(h, s, value=-1) if neuron.reset == "zero" else h.sub_(s, alpha=neuron.threshold)
+    return sums
+
+
+def _left(h: Tensor, s: Tensor, g: Tensor, neuron: LIF) -> Tensor | float:
+    """dv/dh through the reset, where ds/dh is g, or 0 if the reset is detached."""
+    if neuron.reset == "zero":
+        return 1 - s if neuron.detach_reset else (1 - s).addcmul_(h, g, value=-1)
+    return 1.0 if neuron.detach_reset else 1 - neuron.threshold * g
+
+
+class _Rate(torch.autograd.Function):
+    """r + (c E - stopgrad(c E)): the value r of the spike pass, the derivative E by the current c."""
+
+    @staticmethod
+    def forward(ctx: Any, current: Tensor, decay: Tensor | None, rates: Tensor, *slopes: Tensor | None) -> Tensor:
+        ctx.save_for_backward(*slopes)
+        ctx.shape = None if decay is None else decay.shape
+        return rates.view_as(current)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        by_current, by_decay = ctx.saved_tensors
+        slope = None if by_decay is None else (grad * by_decay).sum_to_size(ctx.shape)
+        return grad * by_current, slope, None, None, None
+
+
+class _Normalise(torch.autograd.Function):
+    """BatchNorm in the rate pass: statistics of the spike pass, their gradient by way of the rates' own.
+
+    Both passes have one mean, as a mean of means is the mean; so the derivative of m + (mean(c) - stopgrad(mean(c)))
+    and of the variance likewise is the ordinary one of BatchNorm with the spike pass' statistics put in.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, *statistics: Any) -> Tensor:
+        mean, invstd, ctx.eps = statistics
+        ctx.save_for_backward(x, weight, mean, invstd)
+        return functional.batch_norm(x, mean, invstd**-2 - ctx.eps, weight, bias, eps=ctx.eps)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, invstd = ctx.saved_tensors
+        slopes = torch.ops.aten.native_batch_norm_backward(
+            grad, x, weight, None, None, mean, invstd, True, ctx.eps, ctx.needs_input_grad[:3]
+        )
+        return *slopes, None, None, None
+
+
+class _As(nn.Module):
+    """A function in the place of a module."""
+
+    def __init__(self, function: Function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def _twin(module: nn.Module, replacement: Callable[[nn.Module], Function | None]) -> Any:
+    """The same network around the same parameters and buffers, with a function wherever `replacement` gives one."""
+    if (function := replacement(module)) is not None:
+        return _As(function)
+    if not module._modules:
+        return module
+    twin = copy.copy(module)
+    twin._modules = {name: child and _twin(child, replacement) for name, child in module._modules.items()}
+    return twin
+
+
+def _in_spike_pass(records: Records, module: nn.Module) -> Function | None:
+    if isinstance(module, Neuron):
+        return partial(_spike, records, module)
+    return partial(_measure, records, module) if _of_the_batch(module) else None
+
+
+def _in_rate_pass(records: Records, module: nn.Module) -> Function | None:
+    if isinstance(module, Neuron):
+        return partial(_rate, records, module)
+    if isinstance(module, Frames):
+        return MeanFrame()
+    if isinstance(module, Repeat | TimeMean):
+        return nn.Identity()
+    return partial(_normalise, records, module) if _of_the_batch(module) else None
+
+
+def _of_the_batch(module: nn.Module) -> TypeGuard[Norm]:
+    """Whether it normalises with the statistics of the batch; with running ones it is affine."""
+    return isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and (module.training or module.running_mean is None)
+
+
+def _spike(records: Records, neuron: Neuron, current: Tensor) -> Tensor:
+    spikes, *slopes = sensitivity(*neuron.folded(current))
+    rates = torch.mean(spikes, 0, out=torch.empty_like(spikes[0]))  # `out` keeps channels_last, mean alone does not
+    _keep(records, neuron, rates, *slopes)
+    return spikes.flatten(0, 1)
+
+
+def _rate(records: Records, neuron: Neuron, current: Tensor) -> Tensor:
+    decay = neuron.decay_along(current)
+    rates: Tensor = _Rate.apply(current, decay, *records.pop(neuron))  # type: ignore[no-untyped-call]
+    return rates
+
+
+def _measure(records: Records, norm: Norm, x: Tensor) -> Tensor:
+    """BatchNorm over the (T * B, ...) of the spike pass; keeps the mean and 1 / deviation, (C,) each."""
+    momentum = norm.momentum
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        momentum = 1 / int(norm.num_batches_tracked) if momentum is None else momentum
+    y, mean, invstd = torch.native_batch_norm(
+        x, norm.weight, norm.bias, norm.running_mean, norm.running_var, True, momentum or 0.0, norm.eps
+    )
+    _keep(records, norm, mean, invstd)
+    return y
+
+
+def _normalise(records: Records, norm: Norm, x: Tensor) -> Tensor:
+    y: Tensor = _Normalise.apply(x, norm.weight, norm.bias, *records.pop(norm), norm.eps)  # type: ignore[no-untyped-call]
+    return y
+
+
+def _keep(records: Records, module: nn.Module, *tensors: Any) -> None:
+    if module in records:
+        raise ConfigError(f"engine 'rate': {module} is used twice; give each use a module of its own")
+    records[module] = tensors
+
+
+def _compare(rates: Tensor, spikes: Tensor) -> None:
+    """ConfigError unless the logits of both passes are equal, but for rounding; NaN is left to the training loop."""
+    difference, size = float((rates - spikes).abs().max()), float(spikes.abs().max())
+    if difference > TOLERANCE * size:
+        raise ConfigError(
+            f"engine 'rate': mean rates give other logits than spikes, by {difference:.2g} of {size:.2g}; "
+            "only affine operations may stand between neurons; use engine bptt"
+        )
