@@ -1,0 +1,162 @@
+"""What each distillation method adds over `none` under an equal budget, at what cost per step.
+
+One teacher per seed serves all methods; weights are those of the last epoch, nothing is selected on the test images.
+Fewer steps than the student was trained with are the same weights run for fewer steps, without recalibration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import platform
+import statistics
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from snnkd_deploy import data
+from snnkd_deploy.batches import Images, accuracy
+from snnkd_deploy.config import TrainConfig, load_config
+from snnkd_deploy.distill import methods
+from snnkd_deploy.run import Run
+from snnkd_deploy.snn import models
+from snnkd_deploy.snn.saliency import agreement
+from snnkd_deploy.train import train
+
+SALIENT = 256  # test images whose saliency is compared
+Row = dict[str, Any]
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="digits")
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--model", default="cnn")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=15, help="of the student")
+    parser.add_argument("--teacher-epochs", type=int, default=30)
+    parser.add_argument("--width", type=int, default=8)
+    parser.add_argument("--depth", type=int, default=2)
+    parser.add_argument("--teacher-width", type=int, default=16)
+    parser.add_argument("--teacher-depth", type=int, default=None, help="default: as the student")
+    parser.add_argument("--timesteps", type=int, default=4)
+    parser.add_argument("--engine", default="bptt")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--methods", nargs="+", default=["none", *sorted({*methods()} - {"none"})],
+                        help="NAME or NAME:KEY=VALUE,KEY=VALUE, for example bkd:logits=kd")  # fmt: skip
+    parser.add_argument("--out", type=Path, help="also write every figure as JSON")
+    return parser.parse_args()
+
+
+def method_of(text: str) -> tuple[str, dict[str, Any]]:
+    """bkd:logits=kd,blur=0.4 to its name and options."""
+    name, _, rest = text.partition(":")
+    pairs = (one.partition("=") for one in rest.split(",") if one)
+    return name, {key: _value(value) for key, _, value in pairs}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def config_of(given: argparse.Namespace, seed: int, **more: Any) -> TrainConfig:
+    names = ("dataset", "data_dir", "model", "epochs", "teacher_epochs", "width", "depth", "timesteps", "engine")
+    shared = {name: getattr(given, name) for name in (*names, "threads", "device", "teacher_width", "teacher_depth")}
+    return load_config(**shared, seed=seed, **more)
+
+
+def measured(run: Run, test: Images) -> Row:
+    """One student: accuracy at each number of steps up to its own, firing rate, saliency, time per step."""
+    framed = len(run.input_shape) == 4  # each step has a frame of its own, none can be left out
+    steps = [t for t in (1, 2, 4) if t < run.config.timesteps and not framed] + [run.config.timesteps]
+    _, teacher = models.load(run)
+    student = at(run, run.config.timesteps)
+    shared = agreement(student, teacher, *next(test.in_order(SALIENT)))
+    return {
+        "seed": run.config.seed,
+        "teacher": run.accuracies["teacher"],
+        "accuracy": {t: accuracy(at(run, t), test) for t in steps},
+        "rate": statistics.mean(run.rates.values()),
+        "saliency_cosine": shared.cosine,
+        "saliency_spearman": shared.spearman,
+        "seconds_per_step": seconds_per_step(run),
+    }
+
+
+def at(run: Run, timesteps: int) -> models.Network:
+    """The student of a run, on so many steps."""
+    network = models.student(replace(run.config, timesteps=timesteps), run.input_shape, len(run.classes))
+    models.read_weights(network, run.student_file)
+    return network.eval()
+
+
+def seconds_per_step(run: Run) -> float:
+    """Median over the epochs."""
+    with (run.path / "history.csv").open(newline="") as file:
+        speeds = [float(row["images_per_second"]) for row in csv.DictReader(file) if row["stage"] == "student"]
+    return run.config.batch_size / statistics.median(speeds)
+
+
+def compare(given: argparse.Namespace, folder: Path) -> dict[str, list[Row]]:
+    """Rows of every method, one per seed; methods take turns within a seed, so that a busy machine hits all."""
+    found = data.load(given.dataset, given.data_dir, given.timesteps)
+    test = Images.of(found.test, found.scale, torch.device("cpu"))
+    rows: dict[str, list[Row]] = {text: [] for text in given.methods}
+    for seed in range(given.seeds):
+        first = train(config_of(given, seed, method="none"), out=folder / f"{seed}-teacher")
+        for text in given.methods:
+            name, chosen = method_of(text)
+            more = {"method": name, "method_options": chosen, "teacher": first.path}
+            run = train(config_of(given, seed, **more), out=folder / f"{seed}-{text.replace(':', '-')}")
+            rows[text].append(measured(run, test))
+    return rows
+
+
+def spread(rows: list[Row], pick: Callable[[Row], float], scale: float = 1) -> tuple[float, float]:
+    """Mean and standard deviation (n - 1) over the seeds."""
+    values = [scale * pick(row) for row in rows]
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def line(rows: list[Row]) -> list[str]:
+    steps = rows[0]["accuracy"]
+    shares = [spread(rows, lambda row, t=t: row["accuracy"][t], 100) for t in steps]  # type: ignore[misc]
+    cells = [f"{mean:.2f} ± {deviation:.2f}" for mean, deviation in shares]
+    others = [statistics.mean(row[key] for row in rows) for key in ("rate", "saliency_cosine", "saliency_spearman")]
+    pace = statistics.median(row["seconds_per_step"] for row in rows)
+    return [*cells, *(f"{value:.3f}" for value in others), f"{1000 * pace:.1f}"]
+
+
+def table(results: dict[str, list[Row]]) -> str:
+    """Markdown."""
+    first = next(iter(results.values()))
+    columns = [f"T = {t}" for t in first[0]["accuracy"]]
+    head = ["method", *columns, "spikes per neuron and step", "saliency cosine", "Spearman", "ms per step"]
+    lines = [head, ["---"] * len(head), *([text, *line(rows)] for text, rows in results.items())]
+    mean, deviation = spread(first, lambda row: row["teacher"], 100)
+    title = f"test accuracy in %, mean ± standard deviation of {len(first)} seeds; teacher {mean:.2f} ± {deviation:.2f}"
+    return "\n".join([title, "", *("| " + " | ".join(cells) + " |" for cells in lines)])
+
+
+def main() -> None:
+    given = options()
+    with tempfile.TemporaryDirectory() as folder:
+        results = compare(given, Path(folder))
+    print(table(results))
+    if given.out:
+        settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(given).items()}
+        versions = {"python": platform.python_version(), "torch": torch.__version__}
+        given.out.write_text(json.dumps({"settings": settings, **versions, "rows": results}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
