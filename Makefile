@@ -43,6 +43,7 @@ test: lint
 
 bench: setup
 	$(BIN)/python benchmarks/start_up.py
+	$(BIN)/python benchmarks/training.py --rounds 10 --timesteps 4
 
 clean:
 	rm -rf $(VENV) $(LAVA) build dist *.egg-info runs report.json

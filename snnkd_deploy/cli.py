@@ -64,7 +64,7 @@ def main() -> None:
 SETTINGS = {
     "dataset": "digits (comes along), fashion-mnist, mnist, cifar10, cifar100, n-mnist or n-mnist-counts",
     "data_dir": "folder with the original files of the data set",
-    "model": "student network: mlp, cnn, vgg9, vgg11, vgg16, resnet, resnet18, 19, 20, 34 or sew_resnet18",
+    "model": "student: mlp, cnn, vgg9, vgg11, vgg16, resnet, resnet18, resnet19, resnet20, resnet34 or sew_resnet18",
     "width": "channels or neurons of the student's first layer",
     "depth": "blocks of the student (resnet: per stage)",
     "teacher_model": "teacher network, with ReLU (default: as the student)",
@@ -79,7 +79,7 @@ SETTINGS = {
     "surrogate": "stand-in for the derivative of the spike: atan, sigmoid, triangle, rectangle",
     "detach_reset": "leave the reset out of the gradient",
     "engine": "how gradients come about: bptt (through time) or rate (memory does not grow with T)",
-    "method": "distillation method",
+    "method": "none, logits, feature, blockwise, bkd, lasnn, hta-kl, tser or idsnn",
     "epochs": "epochs of the student",
     "teacher_epochs": "epochs of the teacher",
     "batch_size": "images per step",

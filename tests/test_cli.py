@@ -69,6 +69,18 @@ def test_a_term_of_the_logits_is_an_option_of_the_method(workplace: Path) -> Non
     assert call("train", "--resume", "--logits", "kd").exit_code == 2
 
 
+def test_the_help_names_what_there_is() -> None:
+    """Names stand in the help as text, because looking them up would import torch."""
+    from snnkd_deploy.data import SOURCES
+    from snnkd_deploy.distill import methods
+    from snnkd_deploy.snn.engines import ENGINES
+    from snnkd_deploy.snn.models import MODELS
+
+    for setting, names in {"dataset": SOURCES, "method": methods(), "engine": ENGINES, "model": MODELS}.items():
+        words = cli.SETTINGS[setting].replace(",", " ").split()
+        assert set(names) <= set(words), setting
+
+
 def test_the_three_commands_in_a_row(workplace: Path) -> None:
     quick = ("--width", 4, "--teacher-width", 4, "--epochs", 2, "--teacher-epochs", 2, "--threads", 1)
     done = call("train", *quick)

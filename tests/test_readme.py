@@ -30,6 +30,7 @@ from snnkd_deploy.ir import (
     Output,
 )
 from snnkd_deploy.registry import load_exporter
+from snnkd_deploy.snn.engines import ENGINES
 from snnkd_deploy.target import Target, load_target, target_names
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -143,8 +144,12 @@ def test_the_table_of_layers_and_targets_is_what_the_compiler_does(tmp_path: Pat
 
 def test_the_table_of_methods_lists_every_method() -> None:
     header, *rows = table("Distillation methods and engines")
-    assert header[:2] == ["method", "paper"]
-    assert [row[0].strip("`") for row in rows] == sorted(methods())
+    assert header == ["method", "paper", "engines"]
+    able = {
+        name: ", ".join(engine for engine, found in sorted(ENGINES.items()) if method.needs <= found.gives)
+        for name, method in methods().items()
+    }
+    assert {row[0].strip("`"): row[2] for row in rows} == able
 
 
 def commands() -> list[str]:
