@@ -328,9 +328,9 @@ def _print_bundle(bundle: Bundle) -> None:
         )
     _print_table(("form", "accuracy", "images", "spikes per neuron and step", "dead / saturated neurons"), rows)
     _print_proofs(bundle.manifest["proofs"])
-    click.echo(
-        f"{bundle.file}: integer network {bundle.digest[:16]}, " + ("verified" if bundle.verified else "NOT VERIFIED")
-    )
+    ran = ", ".join(one["name"] for one in bundle.manifest["proofs"] if one["verified"])
+    verdict = f"verified by {ran}" if bundle.verified else "NOT VERIFIED"
+    click.echo(f"{bundle.file}: integer network {bundle.digest[:16]}, {verdict}")
 
 
 def _rates(rates: list[float]) -> str:
