@@ -14,6 +14,7 @@ from snnkd_deploy.ir import Graph, Stage
 from snnkd_deploy.passes.fold_batchnorm import fold_batchnorm
 from snnkd_deploy.passes.fold_pooling import fold_pooling
 from snnkd_deploy.passes.legalize import legalize
+from snnkd_deploy.passes.or_pooling import or_pooling
 from snnkd_deploy.passes.quantize import quantize
 from snnkd_deploy.passes.weight_shortcuts import weight_shortcuts
 from snnkd_deploy.proof import first_difference
@@ -36,6 +37,7 @@ PIPELINE = (
     Pass(fold_batchnorm, needs=Stage.TRACED, gives=Stage.FOLDED),
     Pass(weight_shortcuts, needs=Stage.FOLDED, gives=Stage.FOLDED),
     Pass(quantize, needs=Stage.FOLDED, gives=Stage.INTEGER),
+    Pass(or_pooling, needs=Stage.INTEGER, gives=Stage.INTEGER),
     Pass(fold_pooling, needs=Stage.INTEGER, gives=Stage.INTEGER),
     Pass(legalize, needs=Stage.INTEGER, gives=Stage.LEGAL),
 )

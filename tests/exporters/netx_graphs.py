@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from snnkd_deploy.calibration import Calibration
+from snnkd_deploy.compiler import lower
+from snnkd_deploy.errors import RefusedError
 from snnkd_deploy.ir import Array, Conv2d, Flatten, Graph, Input, Linear, Neuron, Node, Output, Stage
-from snnkd_deploy.target import load_target
+from snnkd_deploy.target import Target, load_target
+from tests.networks import Recipe, random_inputs, random_network
 
 LOIHI, LOIHI2 = load_target("loihi"), load_target("loihi2")
 
@@ -115,3 +120,12 @@ def samples(graph: Graph, count: int = 12) -> Array:
     node, random = graph.input, np.random.default_rng(1)
     shape = (count, *node.shape) if node.static else (graph.timesteps, count, *node.shape)
     return random.integers(node.low, node.high + 1, shape)
+
+
+def compiled(seed: int, target: Target) -> Graph:
+    """A random network that this target can hold."""
+    for attempt in range(seed, 10000, 100):
+        graph = random_network(attempt, Recipe(pools=("avg", "max")))
+        with suppress(RefusedError):
+            return lower(graph, target, Calibration(random_inputs(graph, 8))).legal
+    raise AssertionError("every random network is refused")

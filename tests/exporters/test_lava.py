@@ -21,7 +21,8 @@ from snnkd_deploy.ir import Array
 from snnkd_deploy.proof import first_difference
 from snnkd_deploy.simulate import simulate
 from tests.exporters.netx_files import FLATTEN, Layer, conv, dense, fed, frames, neuron, save
-from tests.exporters.netx_graphs import GRAPHS, samples
+from tests.exporters.netx_graphs import GRAPHS, LOIHI, LOIHI2, compiled, samples
+from tests.networks import random_inputs
 
 
 def missing() -> str:
@@ -152,6 +153,16 @@ def test_lava_computes_what_the_simulator_does(case: str, tmp_path: Path) -> Non
     inputs, path = samples(graph), tmp_path / "network.net"
     met = netx.run_lava(path, inputs, netx.write(graph, target, path))
     assert first_difference(graph, simulate(graph, inputs), met) is None
+
+
+@with_lava
+@pytest.mark.parametrize("seed", range(8))
+def test_lava_keeps_every_spike_of_random_networks(seed: int, tmp_path: Path) -> None:
+    target = LOIHI2 if seed % 2 else LOIHI
+    legal, path = compiled(seed, target), tmp_path / "network.net"
+    inputs = random_inputs(legal, 20, seed)
+    met = netx.run_lava(path, inputs, netx.write(legal, target, path))
+    assert first_difference(legal, simulate(legal, inputs), met) is None
 
 
 def runner(folder: Path, path: Path, **request: Any) -> subprocess.Popen[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,17 +10,26 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from snnkd_deploy.calibration import Calibration
-from snnkd_deploy.compiler import lower
-from snnkd_deploy.errors import BundleError, LegalityError, ProofError, RefusedError
+from snnkd_deploy.errors import BundleError, LegalityError, ProofError
 from snnkd_deploy.exporters import netx
 from snnkd_deploy.exporters._netx_replay import Answer
 from snnkd_deploy.ir import Flatten, Graph, Input, MaxPool2d, Stage
 from snnkd_deploy.proof import first_difference
 from snnkd_deploy.simulate import simulate
 from snnkd_deploy.target import Target
-from tests.exporters.netx_graphs import GRAPHS, LOIHI, LOIHI2, chain, changed, linear, neuron, pictures, samples
-from tests.networks import random_inputs, random_network
+from tests.exporters.netx_graphs import (
+    GRAPHS,
+    LOIHI,
+    LOIHI2,
+    chain,
+    changed,
+    compiled,
+    linear,
+    neuron,
+    pictures,
+    samples,
+)
+from tests.networks import random_inputs
 
 
 @pytest.mark.parametrize("case", GRAPHS)
@@ -32,15 +40,6 @@ def test_the_file_computes_what_the_simulator_does(case: str, tmp_path: Path) ->
     met, expected = netx.run_replay(path, inputs, loader), simulate(graph, inputs)
     assert first_difference(graph, expected, met) is None
     assert list(met.spikes) == list(expected.spikes)
-
-
-def compiled(seed: int, target: Target) -> Graph:
-    """A random network that this target can hold."""
-    for attempt in range(seed, 10000, 100):
-        graph = random_network(attempt)
-        with suppress(RefusedError):
-            return lower(graph, target, Calibration(random_inputs(graph, 8))).legal
-    raise AssertionError("every random network is refused")
 
 
 @pytest.mark.parametrize("target", [LOIHI, LOIHI2], ids=lambda target: str(target.name))
