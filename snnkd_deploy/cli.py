@@ -320,12 +320,12 @@ def _print_bundle(bundle: Bundle) -> None:
     for name, rung in bundle.manifest["ladder"].items():
         if rung is None:
             continue
-        layers = rung.get("layers", {}).values()
+        layers = list(rung.get("layers", {}).values())
+        stuck = [
+            str(sum(layer[key] for layer in layers)) for key in ("dead", "saturated") if layers and key in layers[0]
+        ]
         rates = _rates([layer["rate"] for layer in layers])
-        still = f"{sum(one.get('dead', 0) for one in layers)} / {sum(one.get('saturated', 0) for one in layers)}"
-        rows.append(
-            (name, f"{rung['accuracy']:.2%}", str(rung["samples"]), rates, still if "dead" in str(layers) else "")
-        )
+        rows.append((name, f"{rung['accuracy']:.2%}", str(rung["samples"]), rates, " / ".join(stuck)))
     _print_table(("form", "accuracy", "images", "spikes per neuron and step", "dead / saturated neurons"), rows)
     _print_proofs(bundle.manifest["proofs"])
     ran = ", ".join(one["name"] for one in bundle.manifest["proofs"] if one["verified"])

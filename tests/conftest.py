@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from snnkd_deploy.bundle import Bundle
@@ -11,6 +12,9 @@ from snnkd_deploy.config import load_config
 from snnkd_deploy.export import export
 from snnkd_deploy.run import Run
 from snnkd_deploy.train import train
+
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")  # the same cases everywhere, and no verdict on a busy machine's speed
 
 
 @pytest.fixture(scope="session")

@@ -124,7 +124,7 @@ def samples(graph: Graph, count: int = 12) -> Array:
 
 def compiled(seed: int, target: Target) -> Graph:
     """A random network that this target can hold."""
-    for attempt in range(seed, 10000, 100):
+    for attempt in range(seed, seed + 10000, 100):
         graph = random_network(attempt, Recipe(pools=("avg", "max")))
         with suppress(RefusedError):
             return lower(graph, target, Calibration(random_inputs(graph, 8))).legal

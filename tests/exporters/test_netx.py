@@ -8,6 +8,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from snnkd_deploy.errors import BundleError, LegalityError, ProofError
@@ -29,7 +31,7 @@ from tests.exporters.netx_graphs import (
     pictures,
     samples,
 )
-from tests.networks import random_inputs
+from tests.networks import random_inputs, seeds
 
 
 @pytest.mark.parametrize("case", GRAPHS)
@@ -42,8 +44,8 @@ def test_the_file_computes_what_the_simulator_does(case: str, tmp_path: Path) ->
     assert list(met.spikes) == list(expected.spikes)
 
 
-@pytest.mark.parametrize("target", [LOIHI, LOIHI2], ids=lambda target: str(target.name))
-@pytest.mark.parametrize("seed", range(12))
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=seeds, target=st.sampled_from((LOIHI, LOIHI2)))
 def test_compiled_networks_keep_every_spike(seed: int, target: Target, tmp_path: Path) -> None:
     legal, path = compiled(seed, target), tmp_path / "network.net"
     inputs = random_inputs(legal, 40, seed=1)
