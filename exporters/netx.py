@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
+from snnkd_deploy.check import chain_problems
 from snnkd_deploy.errors import BundleError, LegalityError, ProofError
 from snnkd_deploy.files import replacing
 from snnkd_deploy.ir import (
@@ -30,7 +31,6 @@ from snnkd_deploy.ir import (
     Output,
     Shape,
     Stage,
-    Synaptic,
     output_shape,
 )
 from snnkd_deploy.numerics import conv2d
@@ -167,17 +167,7 @@ def _wiring_refusals(graph: Graph) -> Iterator[str]:
     for node in graph:
         if not isinstance(node, KINDS):
             yield f"{node.name}: no {type(node).__name__} in netx; it has {', '.join(kind.__name__ for kind in KINDS)}"
-        readers = graph.consumers(node.name)
-        if len(readers) > 1:
-            yield f"{node.name}: {len(readers)} nodes read it; netx runs layers in a row"
-        if isinstance(node, Synaptic) and not all(isinstance(reader, Neuron | Output) for reader in readers):
-            yield f"{node.name}: must feed a Neuron or the Output directly"
-        if isinstance(node, Neuron | Output) and not isinstance(graph[node.inputs[0]], Synaptic):
-            yield f"{node.name}: must be fed by a Linear or Conv2d directly"
-    if not graph.of(Neuron):
-        yield f"{graph.name}: no neurons"
-    if not isinstance(graph[graph.output.inputs[0]], Linear):
-        yield f"{graph.output.inputs[0]}: the readout must be a Linear"
+    yield from chain_problems(graph)
     after_neuron = False
     for node in graph:
         after_neuron |= isinstance(node, Neuron)

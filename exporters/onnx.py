@@ -96,6 +96,7 @@ class _Writer:
         self.graph = graph
         self.limits: Bounds = bounds(graph)
         self.nodes: list[onnx.NodeProto] = []
+        self.made: set[str] = set()
         self.constants: dict[str, onnx.TensorProto] = {}
         self.edges: dict[str, list[str]] = {}
         self.types: dict[str, Type] = {}
@@ -118,6 +119,7 @@ class _Writer:
 
     def op(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(kind, inputs, [name], name, **attributes))
+        self.made.add(name)
         return name
 
     def constant(self, values: Array, name: str) -> str:
@@ -185,7 +187,7 @@ class _Writer:
 
     def _cast_int32(self, edge: str) -> str:
         name = f"{edge}/int32"
-        if not any(name in node.output for node in self.nodes):
+        if name not in self.made:
             self.op("Cast", [edge], name, to=TensorProto.INT32)
         return name
 
@@ -198,7 +200,7 @@ class _Writer:
     def _weights(self, node: Linear | Conv2d) -> tuple[str, str]:
         """The names of weight and bias as float32; what is stored is int8 and int32."""
         wide = f"{node.name}/weight/float"
-        if not any(wide in one.output for one in self.nodes):
+        if wide not in self.made:
             weight = self.constant(node.weight.astype(np.int8), f"{node.name}/weight")
             bias = self.constant(node.bias.astype(np.int32), f"{node.name}/bias")
             self.op("Cast", [weight], wide, to=TensorProto.FLOAT)
@@ -261,7 +263,7 @@ class _Writer:
         if unit == 1:
             return current
         name = f"{current}/fine"
-        if not any(name in one.output for one in self.nodes):
+        if name not in self.made:
             self.op("Mul", [current, self.constant(np.array(unit, dtype=np.int32), f"unit/{unit}")], name)
         return name
 

@@ -65,7 +65,7 @@ def target_problems(graph: Graph, target: Target) -> list[str]:
     if problems:
         return problems
     if target.layout.wiring == "chain":
-        problems += _chain_problems(graph)
+        problems += chain_problems(graph)
     problems += leak_problems(graph, target)
     limits = bounds(graph)
     for node in graph:
@@ -87,6 +87,23 @@ def range_problems(node: Neuron | Output, current: Interval, membrane: Interval,
         what = "membrane" if isinstance(node, Neuron) else "sum over time"
         problems.append(f"{node.name}: its {what} can reach {largest(membrane) // unit}, the state holds {maximum}")
     return problems
+
+
+def chain_problems(graph: Graph) -> Iterator[str]:
+    """Layers one after the other: a synaptic layer, then its neuron, the readout last."""
+    for node in graph:
+        readers = graph.consumers(node.name)
+        if len(readers) > 1:
+            yield f"{node.name}: {len(readers)} nodes read it; this target runs layers in a row"
+        if isinstance(node, Synaptic) and not all(isinstance(reader, Neuron | Output) for reader in readers):
+            yield f"{node.name}: must feed a Neuron or the Output directly"
+        if isinstance(node, Neuron | Output) and not isinstance(graph[node.inputs[0]], Synaptic):
+            yield f"{node.name}: must be fed by a Linear or Conv2d directly"
+    readout = graph[graph.output.inputs[0]]
+    if not isinstance(readout, Linear):
+        yield f"{readout.name}: the readout must be a Linear"
+    elif not graph.of(Neuron):
+        yield f"{readout.name}: a network without neurons has nothing to run on this target"
 
 
 def _wiring_problems(graph: Graph) -> Iterator[str]:
@@ -146,23 +163,6 @@ def _per_channel(node: Node) -> list[tuple[str, Array]]:
     if isinstance(node, BatchNorm):
         return [(name, getattr(node, name)) for name in ("mean", "variance", "gamma", "beta")]
     return [("threshold", node.threshold)] if isinstance(node, Neuron) else []
-
-
-def _chain_problems(graph: Graph) -> Iterator[str]:
-    """Layers one after the other: a synaptic layer, then its neuron, the readout last."""
-    for node in graph:
-        readers = graph.consumers(node.name)
-        if len(readers) > 1:
-            yield f"{node.name}: {len(readers)} nodes read it; this target runs layers in a row"
-        if isinstance(node, Synaptic) and not all(isinstance(reader, Neuron | Output) for reader in readers):
-            yield f"{node.name}: must feed a Neuron or the Output directly"
-        if isinstance(node, Neuron | Output) and not isinstance(graph[node.inputs[0]], Synaptic):
-            yield f"{node.name}: must be fed by a Linear or Conv2d directly"
-    readout = graph[graph.output.inputs[0]]
-    if not isinstance(readout, Linear):
-        yield f"{readout.name}: the readout must be a Linear"
-    elif not graph.of(Neuron):
-        yield f"{readout.name}: a network without neurons has nothing to run on this target"
 
 
 def _number_problems(node: Node, target: Target) -> Iterator[str]:

@@ -53,6 +53,15 @@ def test_compiled_networks_keep_every_spike(seed: int, target: Target, tmp_path:
     assert first_difference(legal, simulate(legal, inputs), met) is None
 
 
+@pytest.mark.parametrize("target", [LOIHI, LOIHI2], ids=lambda target: str(target.name))
+def test_a_shipped_target_and_the_format_have_the_same_limits(target: Target) -> None:
+    """The format's own limits guard it against targets of users; two numbers for one limit must not part."""
+    assert (-target.weights.minimum, target.weights.maximum) == (netx.WEIGHT, netx.WEIGHT)
+    assert (-target.bias.minimum, target.bias.maximum) == (netx.BIAS, netx.BIAS)
+    assert target.threshold.maximum == netx.THRESHOLD
+    assert (2**target.decay.bits, target.state.fraction_bits) == (netx.DECAY_UNITY, netx.FRACTION_BITS)
+
+
 def test_networks_fire_in_these_tests() -> None:
     rates = [rate.mean() for _, graph in GRAPHS.values() for rate in simulate(graph, samples(graph)).spikes.values()]
     assert np.mean([0.02 < rate < 0.98 for rate in rates]) > 0.7
@@ -104,14 +113,17 @@ REFUSED: dict[str, tuple[Graph, str]] = {
     "late host": (changed(SOUND, "conv2", placement="host"), "conv2: on the host; only what comes before"),
     "pixels": (changed(SOUND, "input", high=256), r"input: pixels 0..256; a graded spike has 8 bits, 0..255"),
     "signed": (changed(SOUND, "input", low=-1), r"input: pixels -1..255"),
-    "no neuron": (chain(linear("one", "input", [[1, 2]]), source=Input(name="input", shape=(2,))), "no neurons"),
+    "no neuron": (
+        chain(linear("one", "input", [[1, 2]]), source=Input(name="input", shape=(2,))),
+        "one: a network without neurons",
+    ),
     "a pool": (
         chain(MaxPool2d(name="pool", inputs=("input",), kernel=(2, 2), stride=(2, 2)), *SOUND.nodes[1:-1]),
         "pool: no MaxPool2d in netx; it has Input, Conv2d",
     ),
     "a branch": (
         chain(*SOUND.nodes[1:-2], linear("side", "flatten", [[1] * 60]), SOUND.nodes[-2]),
-        "flatten: 2 nodes read it; netx runs layers in a row",
+        "flatten: 2 nodes read it; this target runs layers in a row",
     ),
     "two in a row": (
         chain(linear("one", "input", [[1, 2]]), linear("two", "one", [[1]]), source=Input(name="input", shape=(2,))),
