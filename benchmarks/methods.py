@@ -1,7 +1,9 @@
 """What each distillation method adds over `none` under an equal budget, at what cost per step.
 
-One teacher per seed serves all methods; weights are those of the last epoch, nothing is selected on the test images.
-Fewer steps than the student was trained with are the same weights run for fewer steps, without recalibration.
+One teacher per seed (or that of `--teacher`, a finished run, for all) serves all methods; weights are those of the last
+epoch, nothing is selected on the test images. Other numbers of steps than the student was trained with are the
+same weights run for so many steps, without recalibration. With `--out` each figure is written as soon as it is known,
+and the same command goes on where an earlier one was stopped.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from snnkd_deploy import data
 from snnkd_deploy.batches import Images, accuracy
 from snnkd_deploy.config import TrainConfig, load_config
 from snnkd_deploy.distill import methods
-from snnkd_deploy.run import Run
+from snnkd_deploy.files import replacing
+from snnkd_deploy.run import Run, open_run
 from snnkd_deploy.snn import models
 from snnkd_deploy.snn.saliency import agreement
 from snnkd_deploy.train import train
@@ -44,13 +47,16 @@ def options() -> argparse.Namespace:
     parser.add_argument("--depth", type=int, default=2)
     parser.add_argument("--teacher-width", type=int, default=16)
     parser.add_argument("--teacher-depth", type=int, default=None, help="default: as the student")
-    parser.add_argument("--timesteps", type=int, default=4)
+    parser.add_argument("--teacher", type=Path, help="a finished run whose teacher serves all seeds")
+    parser.add_argument("--timesteps", type=int, default=4, help="of training")
+    parser.add_argument("--steps", type=int, nargs="+", help="of the tests; default: 1, 2, 4 up to those of training")
+    parser.add_argument("--augment")
     parser.add_argument("--engine", default="bptt")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--methods", nargs="+", default=["none", *sorted({*methods()} - {"none"})],
                         help="NAME or NAME:KEY=VALUE,KEY=VALUE, for example bkd:logits=kd")  # fmt: skip
-    parser.add_argument("--out", type=Path, help="also write every figure as JSON")
+    parser.add_argument("--out", type=Path, help="also write every figure as JSON, and go on from what is there")
     return parser.parse_args()
 
 
@@ -69,22 +75,20 @@ def _value(text: str) -> Any:
 
 
 def config_of(given: argparse.Namespace, seed: int, **more: Any) -> TrainConfig:
-    names = ("dataset", "data_dir", "model", "epochs", "teacher_epochs", "width", "depth", "timesteps", "engine")
-    shared = {name: getattr(given, name) for name in (*names, "threads", "device", "teacher_width", "teacher_depth")}
-    return load_config(**shared, seed=seed, **more)
+    student = ("dataset", "data_dir", "model", "epochs", "width", "depth", "timesteps", "engine", "augment")
+    names = (*student, "teacher_epochs", "teacher_width", "teacher_depth", "threads", "device")
+    return load_config(**{name: getattr(given, name) for name in names}, seed=seed, **more)
 
 
-def measured(run: Run, test: Images) -> Row:
-    """One student: accuracy at each number of steps up to its own, firing rate, saliency, time per step."""
-    framed = len(run.input_shape) == 4  # each step has a frame of its own, none can be left out
-    steps = [t for t in (1, 2, 4) if t < run.config.timesteps and not framed] + [run.config.timesteps]
+def measured(run: Run, test: Images, steps: list[int]) -> Row:
+    """One student: accuracy at each number of steps, firing rate, saliency, time per step."""
     _, teacher = models.load(run)
     student = at(run, run.config.timesteps)
     shared = agreement(student, teacher, *next(test.in_order(SALIENT)))
     return {
         "seed": run.config.seed,
         "teacher": run.accuracies["teacher"],
-        "accuracy": {t: accuracy(at(run, t), test) for t in steps},
+        "accuracy": {str(t): accuracy(at(run, t), test) for t in steps},
         "rate": statistics.mean(run.rates.values()),
         "saliency_cosine": shared.cosine,
         "saliency_spearman": shared.spearman,
@@ -106,19 +110,27 @@ def seconds_per_step(run: Run) -> float:
     return run.config.batch_size / statistics.median(speeds)
 
 
-def compare(given: argparse.Namespace, folder: Path) -> dict[str, list[Row]]:
-    """Rows of every method, one per seed; methods take turns within a seed, so that a busy machine hits all."""
+def compare(given: argparse.Namespace, folder: Path, rows: dict[str, list[Row]], keep: Callable[[], None]) -> None:
+    """Fill in the rows of every method, one per seed; methods take turns within a seed, so a busy machine hits all."""
     found = data.load(given.dataset, given.data_dir, given.timesteps)
-    test = Images.of(found.test, found.scale, torch.device("cpu"))
-    rows: dict[str, list[Row]] = {text: [] for text in given.methods}
+    test, steps = Images.of(found.test, found.scale, torch.device("cpu")), steps_of(given, len(found.input_shape) == 4)
     for seed in range(given.seeds):
-        first = train(config_of(given, seed, method="none"), out=folder / f"{seed}-teacher")
-        for text in given.methods:
+        missing = [text for text in given.methods if all(row["seed"] != seed for row in rows[text])]
+        teacher = given.teacher
+        for text in missing:
             name, chosen = method_of(text)
-            more = {"method": name, "method_options": chosen, "teacher": first.path}
-            run = train(config_of(given, seed, **more), out=folder / f"{seed}-{text.replace(':', '-')}")
-            rows[text].append(measured(run, test))
-    return rows
+            config = config_of(given, seed, method=name, method_options=chosen, teacher=teacher)
+            run = train(config, out=folder / f"{seed}-{text.replace(':', '-')}")
+            teacher = teacher or run.path
+            rows[text].append(measured(run, test, steps))
+            keep()
+
+
+def steps_of(given: argparse.Namespace, framed: bool) -> list[int]:
+    """Numbers of steps to test at; where each step has a frame of its own, none can be left out."""
+    if given.steps or framed:
+        return given.steps or [given.timesteps]
+    return [*(t for t in (1, 2, 4) if t < given.timesteps), given.timesteps]
 
 
 def spread(rows: list[Row], pick: Callable[[Row], float], scale: float = 1) -> tuple[float, float]:
@@ -147,15 +159,40 @@ def table(results: dict[str, list[Row]]) -> str:
     return "\n".join([title, "", *("| " + " | ".join(cells) + " |" for cells in lines)])
 
 
+def settings_of(given: argparse.Namespace) -> dict[str, Any]:
+    """What decides the figures, and the versions; which methods and how many seeds may grow from run to run."""
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in vars(given).items()}
+    for key in ("out", "data_dir", "teacher", "methods", "seeds"):
+        del plain[key]
+    teacher = open_run(given.teacher).document["teacher"] if given.teacher else "one per seed"
+    return {**plain, "teacher": teacher, "python": platform.python_version(), "torch": torch.__version__}
+
+
+def earlier_rows(given: argparse.Namespace, settings: dict[str, Any]) -> dict[str, list[Row]]:
+    """What `--out` holds already; SystemExit if it was measured with other settings."""
+    if not (given.out and given.out.exists()):
+        return {}
+    kept = json.loads(given.out.read_text())
+    if kept["settings"] != settings:
+        raise SystemExit(f"{given.out} was measured with other settings: {kept['settings']}; now: {settings}")
+    rows: dict[str, list[Row]] = kept["rows"]
+    return rows
+
+
 def main() -> None:
     given = options()
+    settings = settings_of(given)
+    rows = earlier_rows(given, settings)
+    rows |= {text: [] for text in given.methods if text not in rows}
+
+    def keep() -> None:
+        if given.out:
+            with replacing(given.out) as partial:
+                partial.write_text(json.dumps({"settings": settings, "rows": rows}, indent=2) + "\n")
+
     with tempfile.TemporaryDirectory() as folder:
-        results = compare(given, Path(folder))
-    print(table(results))
-    if given.out:
-        settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(given).items()}
-        versions = {"python": platform.python_version(), "torch": torch.__version__}
-        given.out.write_text(json.dumps({"settings": settings, **versions, "rows": results}, indent=2) + "\n")
+        compare(given, Path(folder), rows, keep)
+    print(table({text: found for text, found in rows.items() if found}))
 
 
 if __name__ == "__main__":
