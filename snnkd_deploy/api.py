@@ -18,10 +18,10 @@ from snnkd_deploy.errors import BundleError
 from snnkd_deploy.export import ExportOptions, bundle_data, calibration_samples, export, student_source, verify
 from snnkd_deploy.ir import Graph
 from snnkd_deploy.progress import Watch
-from snnkd_deploy.run import Run, latest
+from snnkd_deploy.run import Run, latest, open_run
 from snnkd_deploy.target import Target, load_target, target_names
 
-__all__ = ["ExportOptions", "check", "diff", "energy", "export", "targets", "train", "verify"]
+__all__ = ["ExportOptions", "check", "diff", "energy", "export", "saliency", "targets", "train", "verify"]
 
 
 def train(
@@ -74,6 +74,21 @@ def check(target: str, config: TrainConfig | None = None) -> Graph:
     data = load(config.dataset, config.data_dir, config.timesteps)
     graph = trace(student(config, data.input_shape, len(data.classes)).eval(), student_source(data), config.model)
     return lower(graph, load_target(target), Calibration(calibration_samples(data))).legal
+
+
+def saliency(
+    run: Run | Path | str | None = None, out: Path | str | None = None, *, samples: int = 256
+) -> dict[str, Any]:
+    """What student and teacher of a finished run (None: the newest) look at, on its first `samples` test images.
+
+    Writes a page with pictures to `out` (None: `RUN/saliency.html`) and returns the figures on it.
+    """
+    from snnkd_deploy.saliency_report import study, write
+
+    found = study(run if isinstance(run, Run) else open_run(run) if run is not None else latest(), samples)
+    path = Path(out) if out is not None else found.run.path / "saliency.html"
+    write(found, path)
+    return {**found.figures, "page": str(path)}
 
 
 def targets() -> tuple[Target, ...]:

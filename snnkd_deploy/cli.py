@@ -224,6 +224,19 @@ def energy(
 
 
 @main.command()
+@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="page to write (default: RUN/saliency.html)")
+@click.option("--samples", type=click.IntRange(min=2), default=256, show_default=True, help="test images to look at")
+@_json
+def saliency(run: Path | None, out: Path | None, samples: int, as_json: bool) -> None:
+    """Compare what student and teacher of RUN (default: the newest) look at; write a page with pictures."""
+    from snnkd_deploy.api import saliency as run_saliency
+
+    found = run_saliency(run, out, samples=samples)
+    _print_json(found) if as_json else _print_saliency(found)
+
+
+@main.command()
 @click.option("--target", required=True, help="name of a target, or path of a .toml file")
 @_config
 @_settings(
@@ -331,6 +344,18 @@ def _print_bundle(bundle: Bundle) -> None:
     ran = ", ".join(one["name"] for one in bundle.manifest["proofs"] if one["verified"])
     verdict = f"verified by {ran}" if bundle.verified else "NOT VERIFIED"
     click.echo(f"{bundle.file}: integer network {bundle.digest[:16]}, {verdict}")
+
+
+def _print_saliency(found: dict[str, Any]) -> None:
+    rows = [(name, *(f"{of[key]:.3f}" for key in ("cosine", "spearman")))
+            for name, of in (("same picture", found), ("different pictures", found["chance"]))]  # fmt: skip
+    _print_table(("saliency of student and teacher", "cosine", "Spearman"), rows)
+    losses = found["accuracy_without"]
+    orders = {"student": "student's order", "teacher": "teacher's order", "chance": "random order"}
+    rows = [(f"{name}, {orders[whose]}", *(f"{share:.1%}" for share in of))
+            for name, by in losses.items() for whose, of in by.items()]  # fmt: skip
+    _print_table(("accuracy, pixels blurred", *(f"{share:.0%}" for share in found["shares"])), rows)
+    click.echo(f"{found['page']}: {found['samples']} test images, with pictures")
 
 
 def _rates(rates: list[float]) -> str:

@@ -20,7 +20,19 @@ from snnkd_deploy.cli import main
 from snnkd_deploy.errors import LegalityError
 from snnkd_deploy.run import Run
 
-HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "snntorch", "h5py", "nir", "sklearn", "rich", "safetensors")
+HEAVY = (
+    "torch",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "snntorch",
+    "h5py",
+    "nir",
+    "sklearn",
+    "rich",
+    "safetensors",
+    "matplotlib",
+)
 
 
 def call(*arguments: object) -> Result:

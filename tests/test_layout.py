@@ -42,6 +42,8 @@ ORDER = (
     "checkpoint",
     "distill",
     "train",
+    "page",
+    "saliency_report",
     "trace",
     "bundle",
     "export",
@@ -50,8 +52,9 @@ ORDER = (
 )
 """A module imports only what stands before it (a package also what is inside itself)."""
 
+TRAINING = {"snn", "autoaugment", "augment", "batches", "checkpoint", "distill", "train", "saliency_report", "trace"}
 ONLY_IN = {
-    "torch": {"snn", "distill", "autoaugment", "augment", "batches", "checkpoint", "train", "trace", "exporters"},
+    "torch": {*TRAINING, "exporters"},
     "click": {"cli"},
     "rich": {"cli", "progress", "report"},
     "onnx": {"exporters"},
@@ -60,11 +63,11 @@ ONLY_IN = {
     "nir": {"exporters"},
     "snntorch": {"exporters", "snn"},
     "lava": {"exporters"},
+    "matplotlib": {"page", "saliency_report"},
     "sklearn": {"data"},
     "filelock": {"run"},
 }
 COMPILING = {*ORDER[: ORDER.index("config")]}
-TRAINING = {"snn", "autoaugment", "augment", "batches", "checkpoint", "distill", "train", "trace"}
 EXPORTERS_SEE = {"errors", "files", "ir", "numerics", "target", "simulate", "bounds", "check", "proof", "exporters"}
 WITHOUT_BEHAVIOUR = {"calibration"}
 AT_START_UP = {"cli", "config", "errors", "__init__"}

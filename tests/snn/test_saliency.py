@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from snnkd_deploy.snn.saliency import agreement, ranks, saliency
+from snnkd_deploy.snn.saliency import agreement, ranks, saliency, saliency_map, without
 from tests.distill.setups import batch, pair
 
 
@@ -64,3 +64,27 @@ def test_a_spiking_student_has_a_saliency_and_neither_network_is_changed() -> No
     assert not images.requires_grad
     assert all(p.grad is None for p in [*student.parameters(), *teacher.parameters()])
     assert astuple(agreement(student, student, images, labels)) == pytest.approx((1, 1))
+
+
+def test_a_map_shows_the_largest_channel_and_the_mean_of_frames() -> None:
+    channels = torch.tensor([[1.0, 5.0], [3.0, 2.0]]).view(1, 2, 1, 2)
+    assert saliency_map(channels).tolist() == [[[3, 5]]]
+    frames = torch.stack([channels, 3 * channels], 1)
+    assert saliency_map(frames).tolist() == [[[6, 10]]]
+
+
+def test_the_largest_pixels_are_blurred_in_every_channel_and_frame_and_no_other() -> None:
+    images, order = torch.rand(3, 2, 4, 12, 12), torch.rand(3, 12, 12)
+    found = without(images, order, 0.25)
+    changed = (found != images).flatten(1, 2).all(1)
+    assert (found != images).flatten(1, 2).any(1).equal(changed)
+    limit = order.flatten(1).sort(dim=1, descending=True).values[:, 35]
+    assert changed.equal(order >= limit[:, None, None])
+    assert without(images, order, 0).equal(images)
+
+
+def test_a_blurred_pixel_is_the_mean_of_the_window_around_it() -> None:
+    images = torch.rand(1, 1, 12, 12)
+    found = without(images, torch.rand(1, 12, 12), 1)
+    assert found[0, 0, 6, 6].item() == pytest.approx(images[0, 0, 4:9, 4:9].mean().item())
+    assert found[0, 0, 0, 0].item() == pytest.approx(images[0, 0, :3, :3].mean().item())
