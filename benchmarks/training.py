@@ -1,4 +1,4 @@
-"""How long a training step takes: snnTorch's loop, backpropagation through time and rate-based backpropagation here.
+"""How long a training step takes: snnTorch, SpikingJelly where it is installed, and both engines here.
 
 Net S: conv32-BN-LIF-pool-conv64-BN-LIF-pool-fc10 on 1x28x28, average pooling, forward, backward and SGD. Rounds are
 interleaved, the variants of a round in changing order; reported are medians, and the median of the ratios within
@@ -13,6 +13,8 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,32 @@ class Loop(nn.Module):
         return torch.stack(logits).mean(0)
 
 
+def spikingjelly_network(timesteps: int) -> tuple[nn.Module, Logits]:
+    """Net S in SpikingJelly's multi-step mode; with tau 2 and undecayed input its neuron keeps half, as the others.
+
+    ImportError if SpikingJelly is not installed.
+    """
+    from spikingjelly.activation_based import functional as reset
+    from spikingjelly.activation_based import layer, neuron, surrogate
+
+    def fires() -> nn.Module:
+        return neuron.LIFNode(tau=2.0, decay_input=False, surrogate_function=surrogate.ATan(), detach_reset=True)
+
+    network = nn.Sequential(
+        layer.Conv2d(1, 32, 3, padding=1, bias=False), layer.BatchNorm2d(32), fires(), layer.AvgPool2d(2),
+        layer.Conv2d(32, 64, 3, padding=1, bias=False), layer.BatchNorm2d(64), fires(), layer.AvgPool2d(2),
+        layer.Flatten(), layer.Linear(64 * 7 * 7, 10),
+    )  # fmt: skip
+    reset.set_step_mode(network, "m")
+
+    def logits(images: Tensor) -> Tensor:
+        reset.reset_net(network)
+        mean: Tensor = network(images.expand(timesteps, *images.shape)).mean(0)
+        return mean
+
+    return network, logits
+
+
 class Variant:
     """A network with its optimiser; called, it is one training step."""
 
@@ -76,7 +104,10 @@ def engine(name: str, timesteps: int) -> Variant:
 def variants(timesteps: int) -> dict[str, Variant]:
     torch.manual_seed(0)
     loop = Loop(timesteps)
-    return {BASE: Variant(loop, loop), "bptt": engine("bptt", timesteps), "rate": engine("rate", timesteps)}
+    found = {BASE: Variant(loop, loop)}
+    with suppress(ImportError):
+        found["SpikingJelly"] = Variant(*spikingjelly_network(timesteps))
+    return {**found, "bptt": engine("bptt", timesteps), "rate": engine("rate", timesteps)}
 
 
 def saved_megabytes(variant: Variant, images: Tensor) -> float:
@@ -135,6 +166,8 @@ def main() -> None:
     given = options.parse_args()
     torch.set_num_threads(given.threads)
     versions = {"python": platform.python_version(), "torch": torch.__version__, "snntorch": snntorch.__version__}
+    with suppress(PackageNotFoundError):
+        versions["spikingjelly"] = version("spikingjelly")
     rows = [row for timesteps in given.timesteps for row in measure(timesteps, given.batch, given.rounds)]
     print(f"{given.threads} threads, batch {given.batch}, {given.rounds} rounds, {versions}")
     print(f"{'T':>2}  {'variant':14} {'ms':>8} {'x faster':>9} {'saved MB':>9}")
