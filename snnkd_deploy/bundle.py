@@ -1,6 +1,6 @@
 """What an export leaves: a folder with the file, its manifest and the integer network itself.
 
-network.onnx | .net | .nir     the file for the target
+network.onnx | .net | ...      the file for the target, and what its exporter puts beside it
 graphs.safetensors             integer (before the target's rewriting), legal (after it), teacher (float, folded)
 manifest.json                  what it is, what a loader must know, and what was proven
 """

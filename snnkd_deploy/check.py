@@ -200,13 +200,17 @@ def leak_problems(graph: Graph, target: Target) -> Iterator[str]:
     if not target.decay.exact_in_float32:
         return
     for node in graph.of(Neuron):
-        shift = Fraction(node.decay_numerator, 2**node.decay_bits).denominator.bit_length() - 1
-        if shift * (graph.timesteps - 1) > node.fraction_bits:
+        if leak_shift(node) * (graph.timesteps - 1) > node.fraction_bits:
             yield (
                 f"{node.name}: decay {node.decay} over {graph.timesteps} steps needs rounding, which this format "
                 f"cannot say; accepted are 1 (no leak), 0.5 up to {node.fraction_bits + 1} steps, 0.25 or 0.75 up to "
                 f"{node.fraction_bits // 2 + 1}"
             )
+
+
+def leak_shift(node: Neuron) -> int:
+    """m of the neuron's decay = odd / 2**m: how many fraction bits each step of the leak adds."""
+    return Fraction(node.decay_numerator, 2**node.decay_bits).denominator.bit_length() - 1
 
 
 def _beyond(node: Node, what: str, values: Array, minimum: int, maximum: int) -> Iterator[str]:

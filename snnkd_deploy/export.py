@@ -86,13 +86,14 @@ def export(
     with replacing_folder(folder) as partial:
         file = partial / f"network{exporter.suffix}"
         loader = exporter.write(compiled.legal, rules, file)
+        written = sorted(one.name for one in partial.iterdir())
         proofs = prove(exporter, compiled.integer, file, loader, traced.data, options.samples, say)
         say("climbing the accuracy ladder on the test images")
         ladder = _ladder(run, compiled, traced.data, proofs)
         teacher = {"teacher": traced.teacher}
         save_graphs(partial / GRAPHS, {"integer": compiled.integer, "legal": compiled.legal, **teacher})
         manifest = _manifest(run, rules, compiled, traced.data, loader, proofs, ladder, file.name, options)
-        manifest["files"] = {name: sha256(partial / name) for name in (file.name, GRAPHS)}
+        manifest["files"] = {name: sha256(partial / name) for name in (*written, GRAPHS)}
         write_json(partial / MANIFEST, manifest)
     return open_bundle(folder)
 

@@ -30,7 +30,10 @@ class Exporter(Protocol):
     """Ways to run a written file; the first is the format's own runtime."""
 
     def write(self, graph: Graph, target: Target, path: Path) -> dict[str, Any]:
-        """Write a LEGAL graph; returns what a loader must be told, for the manifest."""
+        """Write a LEGAL graph; returns what a loader must be told, for the manifest.
+
+        What it writes beside `path`, in the same folder, belongs to the bundle too.
+        """
 
 
 def exporter_names() -> list[str]:
