@@ -101,7 +101,7 @@ class Source:
         """The integers."""
         lines = _comment([f"Integers of {plain(self.graph.name)}: {self.flash} bytes of flash.", *self._identity()])
         lines += ["#include <stdint.h>", ""]
-        for node in self.graph.of(Linear, Conv2d):
+        for node in self._synapses():
             name = self.names[node.name]
             lines += [f"/* {plain(node.name)}: weight {_weight_axes(node)}; bias [out]{_unit(node)} */"]
             lines += _array(self.weight_type, f"{name}_weight", node.weight)
@@ -161,7 +161,7 @@ class Source:
     @cached_property
     def weight_type(self) -> str:
         """The smallest type that holds all weights."""
-        return max((_type(node.weight) for node in self.graph.of(Linear, Conv2d)), key=_bytes, default="int8_t")
+        return max((_type(node.weight) for node in self._synapses()), key=_bytes, default="int8_t")
 
     @cached_property
     def product_type(self) -> str:
@@ -235,14 +235,14 @@ class Source:
         return _size(self.graph.shapes[node.name])
 
     def _synapses(self) -> tuple[Linear | Conv2d, ...]:
-        return self.graph.of(Linear, Conv2d)
+        return tuple(node for node in self.graph if isinstance(node, Linear | Conv2d))
 
     def _identity(self) -> list[str]:
         return [f"Integer network {self.graph.origin or self.graph.digest} (SHA-256), written by snnkd-deploy."]
 
     def _about(self) -> list[str]:
         """How to call it, shapes, units, memory."""
-        source, output = self.graph.input, self.graph.output
+        source, unit = self.graph.input, self.graph.output.unit / self.graph.timesteps
         axes = "[channel {}][row {}][column {}]" if len(source.shape) == 3 else "[feature {}]"
         frame = "sample" if source.static else "sample + t * NETWORK_INPUT_SIZE"
         coding = "one still picture, the same at each step" if source.static else "one frame for each step"
@@ -257,7 +257,7 @@ class Source:
             "",
             f"sample  {coding}: {self.input_type} {axes.format(*source.shape)}, row-major,",
             f"        values {source.low}..{source.high}; one unit is {source.scale:.9g} of the training's",
-            f"logits  int32_t, summed over the steps; times {output.unit / self.graph.timesteps:.9g} they are the training's",
+            f"logits  int32_t, sums over the steps; times {unit:.9g}: the training's logits",
             f"flash   {self.flash} bytes of integers, and the table of layers",
             f"RAM     {self.ram} bytes, all static; no heap, no recursion, no floating point",
             "State is global: one network at a time, not to be shared between threads.",

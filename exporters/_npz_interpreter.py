@@ -79,9 +79,9 @@ def compute(node: dict[str, Any], own: dict[str, Array], given: list[Array]) -> 
     if operation == "Conv2d":
         return convolve(node, own["weight"], x) + own["bias"].astype(np.int64)[:, None, None]
     if operation == "SumPool2d":
-        return windows(x, node["kernel"], node["stride"]).sum(axis=(-2, -1))
+        return np.asarray(windows(x, node["kernel"], node["stride"]).sum(axis=(-2, -1)))
     if operation == "MaxPool2d":
-        return windows(x, node["kernel"], node["stride"]).max(axis=(-2, -1))
+        return np.asarray(windows(x, node["kernel"], node["stride"]).max(axis=(-2, -1)))
     if operation == "Flatten":
         return x.reshape(len(x), -1)
     if operation == "Add":

@@ -29,13 +29,14 @@ def main(module: str, request: str, answer: str) -> None:
     fired: list[list[Any]] = [[] for _ in names]
     for place, name in enumerate(names):
         getattr(network, name).register_forward_hook(lambda _, __, spikes, to=fired[place]: to.append(spikes.byte()))
-    logits, batches = [], [[] for _ in names]  # type: tuple[list[Any], list[list[Any]]]
+    logits: list[Any] = []
+    batches: list[list[Any]] = [[] for _ in names]
     for part in inputs.split(BATCH, dim=axis):
         logits.append(generated.infer(network, part))
         for steps, batch in zip(fired, batches, strict=True):
             batch.append(torch.stack(steps))
             steps.clear()
-    spikes = {f"spikes_{place}": torch.cat(batch, dim=1).numpy() for place, batch in enumerate(batches)}
+    spikes: dict[str, Any] = {f"spikes_{place}": torch.cat(batch, dim=1).numpy() for place, batch in enumerate(batches)}
     np.savez(answer, logits=torch.cat(logits).numpy(), **spikes)
 
 

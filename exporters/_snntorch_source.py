@@ -67,6 +67,7 @@ class Source:
 
     def _about(self) -> str:
         source, output = self.graph.input, self.graph.output
+        unit = output.unit / self.graph.timesteps
         shape = ", ".join(map(str, source.shape))
         sizes = f"(batch, {shape})" if source.static else f"({self.graph.timesteps}, batch, {shape})"
         order = "channel, row, column" if len(source.shape) == 3 else "feature"
@@ -78,10 +79,9 @@ class Source:
             f"    logits = infer(load(), images)  # (batch, {self.graph.shapes[output.name][0]})\n\n"
             f"images: {sizes}, axes {'' if source.static else 'step, '}batch, {order}; {coding};\n"
             f"    integers {source.low}..{source.high} in any type, one unit is {source.scale:.9g} of the training's\n"
-            f"logits: integers, summed over the steps; times {output.unit / self.graph.timesteps:.9g} they are the "
-            "training's\n\n"
-            "Weights, biases and thresholds are integers in float32, which is exact here: no sum can reach 2**24. On a\n"
-            "GPU, float64 (`load().double()`) keeps the spikes whatever algorithm a convolution takes.\n"
+            f"logits: integers, sums over the steps; times {unit:.9g}: the training's logits\n\n"
+            "Weights, biases and thresholds are integers in float32, exact on a CPU: no sum can reach 2**24.\n"
+            "On a GPU, `load().double()` keeps the spikes whatever algorithm a convolution takes.\n"
             '"""\n\n'
         )
 

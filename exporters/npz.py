@@ -74,7 +74,7 @@ RULES = (
 
 def write(graph: Graph, target: Target, path: Path) -> dict[str, Any]:
     """Write a LEGAL graph."""
-    arrays: dict[str, Array] = {}
+    arrays: dict[str, Any] = {}
     limits = bounds(graph)
     nodes = [_entry(node, graph, limits, arrays) for node in graph]
     manifest = {**_head(graph), "nodes": nodes}
@@ -133,8 +133,8 @@ def _head(graph: Graph) -> dict[str, Any]:
 def _entry(node: Node, graph: Graph, limits: Bounds, arrays: dict[str, Array]) -> dict[str, Any]:
     """One node of the manifest; its arrays are added to `arrays`."""
     shape = graph.shapes[node.name]
-    entry = {"name": node.name, "operation": type(node).__name__, "inputs": list(node.inputs), "shape": list(shape)}
-    entry |= {"axes": _axes(shape), **_settings(node)}
+    entry: dict[str, Any] = {"name": node.name, "operation": type(node).__name__, "inputs": list(node.inputs)}
+    entry |= {"shape": list(shape), "axes": _axes(shape), **_settings(node)}
     if isinstance(node, Neuron):
         entry["membrane_range"] = _range(limits.membranes[node.name])
     entry["range"] = _range(limits.values[node.name])
@@ -145,8 +145,8 @@ def _entry(node: Node, graph: Graph, limits: Bounds, arrays: dict[str, Array]) -
 
 def _settings(node: Node) -> dict[str, Any]:
     if isinstance(node, Conv2d):
-        names = ("stride", "padding", "dilation")
-        return {**{name: list(getattr(node, name)) for name in names}, "groups": node.groups, **_scale(node)}
+        sides = {"stride": node.stride, "padding": node.padding, "dilation": node.dilation}
+        return {**{name: list(pair) for name, pair in sides.items()}, "groups": node.groups, **_scale(node)}
     if isinstance(node, Linear):
         return _scale(node)
     if isinstance(node, Pool):

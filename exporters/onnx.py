@@ -8,6 +8,7 @@ toward zero. `logits` is the int32 sum over the steps.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -40,6 +41,8 @@ from snnkd_deploy.simulate import Record
 from snnkd_deploy.target import Target
 
 suffix = ".onnx"
+EXAMPLE = Path(__file__).with_name("_run_onnx.py")
+"""Goes beside the file: how to run it without this package."""
 OPSET, IR_VERSION = 17, 8
 EXACT_FLOAT32 = 2**24
 LARGEST_INT32 = 2**31 - 1
@@ -52,6 +55,7 @@ def write(graph: Graph, target: Target, path: Path) -> dict[str, Any]:
     model = _Writer(graph).model()
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString(deterministic=True))
+    shutil.copyfile(EXAMPLE, path.with_name("run_onnx.py"))
     source = graph.input
     return {
         "opset": OPSET,

@@ -81,11 +81,11 @@ def _weights(source: Source, path: Path) -> bytes:
 
     network = runpy.run_path(str(path))["Network"]()
     with torch.no_grad():
-        for node in source.graph.of(Linear, Conv2d, Neuron):
-            layer = getattr(network, source.names[node.name])
+        for node in source.graph:
+            layer: Any = getattr(network, source.names[node.name], None)
             if isinstance(node, Neuron):
                 layer.threshold.copy_(torch.from_numpy(np.asarray(node.threshold)).reshape(layer.threshold.shape))
-            else:
+            elif isinstance(node, Linear | Conv2d):
                 layer.weight.copy_(torch.from_numpy(node.weight))
                 layer.bias.copy_(torch.from_numpy(node.bias))
     content = io.BytesIO()

@@ -22,7 +22,7 @@ def run(name: str, *arguments: object, cwd: Path) -> str:
 
 
 def test_every_example_is_run_here() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {"quickstart.py", "run_onnx.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {"quickstart.py"}
 
 
 def test_quickstart(tmp_path: Path) -> None:
