@@ -256,8 +256,8 @@ class Source:
             "    winner = network_class();                             or read network_logits",
             "",
             f"sample  {coding}: {self.input_type} {axes.format(*source.shape)}, row-major,",
-            f"        values {source.low}..{source.high}; one unit is {source.scale:.9g} of the training's",
-            f"logits  int32_t, sums over the steps; times {unit:.9g}: the training's logits",
+            f"        values {source.low}..{source.high}; one unit is worth {source.scale:.9g} in the training",
+            f"logits  int32_t, sums over the steps; times {unit:.9g} they are the training's",
             f"flash   {self.flash} bytes of integers, and the table of layers",
             f"RAM     {self.ram} bytes, all static; no heap, no recursion, no floating point",
             "State is global: one network at a time, not to be shared between threads.",
@@ -344,7 +344,7 @@ def _unit(node: Linear | Conv2d) -> str:
         return ""
     units = np.unique(node.unit)
     span = f"{units[0]:.9g}" if len(units) == 1 else f"{units[0]:.9g}..{units[-1]:.9g}, by channel"
-    return f"; an integer 1 is {span} of the training's"
+    return f"; an integer 1 is worth {span} in the training"
 
 
 def _decay(node: Neuron) -> Fraction:

@@ -32,7 +32,7 @@ def refusals(graph: Graph) -> Iterator[str]:
         biases = np.abs(node.bias).max() if isinstance(node, Linear | Conv2d) else 0
         met = largest(limits.values[node.name]) + 2 * int(biases)
         if isinstance(node, Neuron | Output):
-            met = largest(limits.membranes[node.name])
+            met = 2 * largest(limits.membranes[node.name])  # snnTorch adds the current before it subtracts a threshold
         if met > EXACT_FLOAT32:
             yield f"{node.name}: its sums can reach {met}, float32 is exact up to {EXACT_FLOAT32}"
 
@@ -78,8 +78,8 @@ class Source:
             f"    from {self.stem} import infer, load\n"
             f"    logits = infer(load(), images)  # (batch, {self.graph.shapes[output.name][0]})\n\n"
             f"images: {sizes}, axes {'' if source.static else 'step, '}batch, {order}; {coding};\n"
-            f"    integers {source.low}..{source.high} in any type, one unit is {source.scale:.9g} of the training's\n"
-            f"logits: integers, sums over the steps; times {unit:.9g}: the training's logits\n\n"
+            f"    integers {source.low}..{source.high} in any type, one unit is worth {source.scale:.9g} in training\n"
+            f"logits: integers, sums over the steps; times {unit:.9g} they are the training's\n\n"
             "Weights, biases and thresholds are integers in float32, exact on a CPU: no sum can reach 2**24.\n"
             "On a GPU, `load().double()` keeps the spikes whatever algorithm a convolution takes.\n"
             '"""\n\n'

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from snnkd_deploy.errors import BundleError, LegalityError, ProofError, RuntimeMissingError
+from snnkd_deploy.errors import BundleError, LegalityError, RuntimeMissingError
 from snnkd_deploy.ir import Array, Graph, Neuron
 from snnkd_deploy.proof import Proof
 from snnkd_deploy.simulate import Record
@@ -63,7 +63,7 @@ def run(path: Path, inputs: Array, loader: Mapping[str, Any], flags: Sequence[st
         content = np.ascontiguousarray(samples.astype(loader["input"]["type"])).tobytes()
         done = subprocess.run([str(program), str(trace)], input=content, capture_output=True, check=False)  # noqa: S603
         if done.returncode:
-            raise ProofError(f"{path.name} failed (code {done.returncode}): {done.stderr.decode(errors='replace')}")
+            raise BundleError(f"{path.name} failed (code {done.returncode}): {done.stderr.decode(errors='replace')}")
         rows = [line.split() for line in done.stdout.decode().splitlines()]
         logits = np.array(rows, dtype=np.int64)[:, 1:]
         return Record(_layers(np.fromfile(trace, dtype=np.uint8), len(samples), loader), logits)

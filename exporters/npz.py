@@ -7,6 +7,7 @@ name `manifest`; `network.json` beside it is the same manifest to read, `run_npz
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import zipfile
 from collections.abc import Mapping
@@ -78,7 +79,7 @@ def write(graph: Graph, target: Target, path: Path) -> dict[str, Any]:
     limits = bounds(graph)
     nodes = [_entry(node, graph, limits, arrays) for node in graph]
     manifest = {**_head(graph), "nodes": nodes}
-    text = json.dumps(manifest, indent=1, allow_nan=False) + "\n"
+    text = readable(manifest)
     with path.open("wb") as file:  # a file, so that numpy adds no suffix
         np.savez_compressed(file, manifest=np.frombuffer(text.encode(), dtype=np.uint8), **arrays)
     path.with_suffix(".json").write_text(text, encoding="utf-8")
@@ -186,6 +187,14 @@ def smallest(values: Array) -> Array:
         kind for kind in ("<i1", "<i2", "<i4", "<i8") if np.iinfo(kind).min <= least and most <= np.iinfo(kind).max
     )
     return np.array(values, dtype=kind, order="C")
+
+
+def readable(manifest: Mapping[str, Any]) -> str:
+    """JSON of two spaces, short lists on one line."""
+    text = json.dumps(manifest, indent=2, allow_nan=False) + "\n"
+    return re.sub(
+        r"\[\n[^][{}]*\]", lambda found: re.sub(r"\s*\n\s*", " ", found[0]).replace("[ ", "[").replace(" ]", "]"), text
+    )
 
 
 def _range(interval: Interval) -> list[int]:
