@@ -81,7 +81,7 @@ class Source:
             f"    integers {source.low}..{source.high} in any type, one unit is worth {source.scale:.9g} in training\n"
             f"logits: integers, sums over the steps; times {unit:.9g} they are the training's\n\n"
             "Weights, biases and thresholds are integers in float32, exact on a CPU: no sum can reach 2**24.\n"
-            "On a GPU, `load().double()` keeps the spikes whatever algorithm a convolution takes.\n"
+            "A GPU may compute convolutions in ways (Winograd, FFT) that are not exact on integers.\n"
             '"""\n\n'
         )
 

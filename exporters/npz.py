@@ -97,7 +97,7 @@ def run(path: Path, inputs: Array, loader: Mapping[str, Any]) -> Record:
     try:
         manifest, arrays = _npz_interpreter.read(path)
         named = [entry["array"] for node in manifest["nodes"] for entry in node.get("arrays", {}).values()]
-    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise BundleError(f"{path} is not a network of plain tensors: {error}") from error
     if missing := sorted({*named} - {*arrays}):
         raise BundleError(f"{path} lacks the arrays {', '.join(missing)}")

@@ -78,7 +78,10 @@ def test_one_digest_behind_every_target() -> None:
         graph = random_network(seed, recipe)
         samples = Calibration(random_inputs(graph, 8))
         try:
-            digests = {lower(graph, load_target(name), samples).digest for name in ("loihi", "onnx", "nir")}
+            digests = {
+                lower(graph, load_target(name), samples).digest
+                for name in ("loihi", "onnx", "nir", "npz", "c", "snntorch")
+            }
         except LegalityError:
             continue
         same += len(digests) == 1

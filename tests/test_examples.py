@@ -16,8 +16,8 @@ from snnkd_deploy.simulate import simulate
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def run(name: str, *arguments: object, cwd: Path) -> str:
-    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+def run(script: Path, *arguments: object, cwd: Path) -> str:
+    command = [sys.executable, str(script), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=cwd).stdout
 
 
@@ -26,17 +26,19 @@ def test_every_example_is_run_here() -> None:
 
 
 def test_quickstart(tmp_path: Path) -> None:
-    shown = run("quickstart.py", "--epochs", 1, "--out", tmp_path / "run", cwd=tmp_path)
+    shown = run(EXAMPLES / "quickstart.py", "--epochs", 1, "--out", tmp_path / "run", cwd=tmp_path)
     assert "verified: True" in shown
     assert (tmp_path / "run" / "report.json").is_file()
 
 
-def test_run_onnx_needs_nothing_of_this_package(tiny_bundle: Bundle, tmp_path: Path) -> None:
-    text = (EXAMPLES / "run_onnx.py").read_text(encoding="utf-8")
-    assert "snnkd_deploy" not in text
+def test_what_lies_beside_an_onnx_file_needs_nothing_of_this_package(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    script = tiny_bundle.path / "run_onnx.py"
+    assert "snnkd_deploy" not in script.read_text(encoding="utf-8")
+    assert "run_onnx.py" in tiny_bundle.manifest["files"]
+    assert "classes: [" in run(script, cwd=tmp_path)
     images = load("digits").test.images[:5]
     np.save(tmp_path / "images.npy", images)
-    shown = run("run_onnx.py", tiny_bundle.path, "--images", tmp_path / "images.npy", cwd=tmp_path)
+    shown = run(script, "--images", tmp_path / "images.npy", cwd=tmp_path)
     expected = simulate(tiny_bundle.graphs["integer"], images.astype(np.int64)).logits
     assert f"classes: {expected.argmax(axis=1).tolist()}" in shown
     first = json.loads(shown.splitlines()[1].split(": ")[1])

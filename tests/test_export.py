@@ -128,4 +128,4 @@ def test_the_manifest_is_plain_json_with_what_a_loader_needs(tiny_bundle: Bundle
     assert manifest["input"]["scale"] == 1 / 16
     assert manifest["loader"]["output"]["meaning"] == "sum over timesteps"
     assert {"snnkd-deploy", "python", "onnxruntime", "torch"} <= set(manifest["versions"])
-    assert set(manifest["files"]) == {"network.onnx", "graphs.safetensors"}
+    assert set(manifest["files"]) == {"network.onnx", "run_onnx.py", "graphs.safetensors"}
