@@ -20,8 +20,8 @@ BATCH = 64
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     """The manifest and the arrays of a file."""
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+        arrays = {name: content[name] for name in content.files}
     return json.loads(arrays.pop("manifest").tobytes()), arrays
 
 

@@ -140,7 +140,11 @@ def test_diff_says_same_or_where(tiny_bundle: Bundle, tiny_run: Run, tmp_path: P
         (("export", "nothing"), 3, "no run at nothing"),
         (("energy", "report.json"), 3, "no finished run in runs"),
         (("verify", "nothing"), 3, "no bundle at nothing"),
-        (("export", "--target", "loihi9"), 2, "no target 'loihi9'; known: loihi, loihi2, nir, onnx; did you mean"),
+        (
+            ("export", "--target", "loihi9"),
+            2,
+            "no target 'loihi9'; known: c, loihi, loihi2, nir, npz, onnx, snntorch; did you mean",
+        ),
         (("train", "--dataset", "fashon-mnist"), 2, "did you mean 'fashion-mnist'"),
         (("train", "--dataset", "fashion-mnist"), 2, "{train,t10k}-images-idx3-ubyte"),
         (("train", "--method", "logit"), 2, "did you mean 'logits'"),

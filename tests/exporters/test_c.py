@@ -16,6 +16,7 @@ from snnkd_deploy.compiler import lower
 from snnkd_deploy.errors import BundleError, LegalityError, RuntimeMissingError
 from snnkd_deploy.export import ExportOptions, export, verify
 from snnkd_deploy.exporters._names import identifiers, plain
+from snnkd_deploy.exporters.c import compiler
 from snnkd_deploy.ir import Graph, Linear, Neuron, Output
 from snnkd_deploy.proof import first_difference
 from snnkd_deploy.registry import load_exporter
@@ -67,7 +68,7 @@ def test_the_compiled_files_spike_as_the_simulator(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", [6, 3])
 def test_the_sanitizers_find_nothing(seed: int, tmp_path: Path) -> None:
     (tmp_path / "empty.c").write_text("int main(void) { return 0; }\n")
-    command = [EXPORTER.compiler(), *SANITIZERS, str(tmp_path / "empty.c"), "-o", str(tmp_path / "empty")]
+    command = [compiler(), *SANITIZERS, str(tmp_path / "empty.c"), "-o", str(tmp_path / "empty")]
     if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("this compiler has no sanitizers")
     assert_equal(compiled(seed), tmp_path / "network.c", flags=SANITIZERS)
@@ -84,7 +85,7 @@ def test_the_device_needs_stdint_and_string_alone(tmp_path: Path) -> None:
 @pytest.mark.skipif(not shutil.which("size"), reason="binutils are not here")
 def test_the_header_states_the_memory_that_the_compiler_takes(tmp_path: Path) -> None:
     loader = EXPORTER.write(compiled(6), TARGET, tmp_path / "network.c")
-    command = [EXPORTER.compiler(), "-std=c99", "-c", "network.c", "-o", "network.o"]
+    command = [compiler(), "-std=c99", "-c", "network.c", "-o", "network.o"]
     subprocess.run(command, cwd=tmp_path, check=True)
     shown = subprocess.run(["size", "network.o"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
     bss = int(shown.splitlines()[1].split()[2])
@@ -99,7 +100,7 @@ def test_main_runs_as_its_comment_says(tmp_path: Path) -> None:
     assert not loader["input"]["frames"]
     images = random_inputs(legal, 7)
     (said,) = re.findall(r"cc (-std.+)$", (tmp_path / "main.c").read_text(), flags=re.MULTILINE)
-    subprocess.run([EXPORTER.compiler(), *said.split()], cwd=tmp_path, check=True)
+    subprocess.run([compiler(), *said.split()], cwd=tmp_path, check=True)
     content = images.astype(loader["input"]["type"]).tobytes()
     shown = subprocess.run(["./network"], cwd=tmp_path, input=content, capture_output=True, check=True).stdout
     assert [int(line.split()[0]) for line in shown.splitlines()] == predictions(legal, images).tolist()
