@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -18,77 +16,14 @@ from torch import Tensor, nn
 from snnkd_deploy.config import TrainConfig
 from snnkd_deploy.errors import ConfigError, RunError, UnknownNameError
 from snnkd_deploy.run import Run, open_run
-from snnkd_deploy.snn.layers import Frames, MeanFrame, Neuron, Repeat, TimeMean
+from snnkd_deploy.snn.layers import Neuron
 from snnkd_deploy.snn.lif import LIF
+from snnkd_deploy.snn.network import Layers, Network, Outputs, Plan, Shape, activated, conv3x3, named
+
+__all__ = ["MODELS", "Network", "Outputs", "Plan", "Shape", "build", "channels_last", "load", "student", "teacher"]
 
 Role = Literal["student", "teacher"]
-Shape = tuple[int, ...]  # channels, height, width; for frames their number in front
-Layers = dict[str, nn.Module]
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
-
-
-@dataclass(frozen=True, eq=False)
-class Outputs:
-    """What a distillation method may look at, for a batch of B images."""
-
-    logits: Tensor  # (B, classes): the mean of `steps`
-    steps: Tensor  # (T, B, classes); T is 1 for a teacher
-    taps: tuple[Tensor, ...]  # one per block, (B, ...): spikes averaged over time, or ReLU activations
-    membranes: tuple[Tensor, ...] = ()  # one per block, (B, ...): of its last neurons, before reset, averaged over time
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to build; `neuron` is None for a teacher, which has ReLU and one step."""
-
-    shape: Shape
-    classes: int
-    width: int
-    depth: int
-    timesteps: int = 1
-    neuron: LIF | None = None
-    frames: bool = False  # samples are one picture for each step, which a teacher sees the mean of
-
-    def activation(self) -> nn.Module:
-        """A new ReLU, or a new layer of neurons."""
-        if self.neuron is None:
-            return nn.ReLU()
-        n = self.neuron
-        return Neuron(self.timesteps, n.decay, n.threshold, n.reset, n.surrogate, n.detach_reset)
-
-
-class Network(nn.Module):
-    """Blocks in a row, then a linear readout whose mean over time is the result."""
-
-    def __init__(self, plan: Plan, blocks: list[nn.Module], head: nn.Module) -> None:
-        super().__init__()
-        self.timesteps = plan.timesteps
-        self.blocks = nn.ModuleList(blocks)
-        self.head = head
-        self.mean = TimeMean(plan.timesteps)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, classes) of images (B, C, H, W), float, already multiplied by the scale of the data set.
-
-        Of a network planned for frames, these are (B, T, C, H, W).
-        """
-        x = images
-        for block in self.blocks:
-            x = block(x)
-        logits: Tensor = self.mean(self.head(x))
-        return logits
-
-    def outputs(self, images: Tensor, *, membranes: bool = False) -> Outputs:
-        """The logits together with those of each step and the mean rate behind each block; membranes if asked for."""
-        if membranes:
-            with _membranes(self.blocks) as seen:
-                return replace(self.outputs(images), membranes=tuple(seen))
-        x, taps = images, []
-        for block in self.blocks:
-            x = block(x)
-            taps.append(self.mean(x))
-        steps = self.head(x).unflatten(0, (self.timesteps, -1))
-        return Outputs(steps.mean(0), steps, tuple(taps))
 
 
 class Residual(nn.Module):
@@ -124,11 +59,6 @@ class SpikeElementWise(Residual):
         return spikes + shortcut
 
 
-def conv3x3(channels: int, width: int, stride: int = 1) -> nn.Conv2d:
-    """A 3x3 convolution that keeps the size (or divides it by `stride`); BatchNorm behind it holds the bias."""
-    return nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False)
-
-
 def mlp(plan: Plan) -> Network:
     """`depth` hidden layers of `width` neurons on the flattened image."""
     blocks: list[nn.Module] = []
@@ -136,9 +66,9 @@ def mlp(plan: Plan) -> Network:
     for number in range(plan.depth):
         layers: Layers = {} if number else {"flatten": nn.Flatten()}
         layers |= {"linear": nn.Linear(features, plan.width, bias=False), "norm": nn.BatchNorm1d(plan.width)}
-        blocks.append(_block(plan, layers, first=number == 0))
+        blocks.append(activated(plan, layers, first=number == 0))
         features = plan.width
-    return Network(plan, blocks, _named(linear=nn.Linear(features, plan.classes)))
+    return Network(plan, blocks, named(linear=nn.Linear(features, plan.classes)))
 
 
 def cnn(plan: Plan) -> Network:
@@ -150,10 +80,10 @@ def cnn(plan: Plan) -> Network:
     for number in range(plan.depth):
         wide = plan.width << number
         conv: Layers = {"conv": conv3x3(channels, wide), "norm": nn.BatchNorm2d(wide)}
-        blocks.append(_block(plan, conv, {"pool": nn.AvgPool2d(2)}, first=number == 0))
+        blocks.append(activated(plan, conv, {"pool": nn.AvgPool2d(2)}, first=number == 0))
         channels = wide
     features = channels * (height >> plan.depth) * (width >> plan.depth)
-    return Network(plan, blocks, _named(flatten=nn.Flatten(), linear=nn.Linear(features, plan.classes)))
+    return Network(plan, blocks, named(flatten=nn.Flatten(), linear=nn.Linear(features, plan.classes)))
 
 
 def resnet(plan: Plan) -> Network:
@@ -207,7 +137,7 @@ def _residual_network(
     """A stem, then stages of so many blocks, each with twice the channels and, but for the first, half the size."""
     channels, height, width = plan.shape
     stem: Layers = {"conv": conv3x3(channels, plan.width), "norm": nn.BatchNorm2d(plan.width)}
-    blocks, channels = [_block(plan, stem, first=True)], plan.width
+    blocks, channels = [activated(plan, stem, first=True)], plan.width
     for stage, count in enumerate(counts):
         wide = plan.width << stage
         first = block(plan, channels, wide, stride=2 if stage else 1)
@@ -228,7 +158,7 @@ def _vgg(plan: Plan, stages: tuple[tuple[int, ...], ...], dense: int | None = No
             conv: Layers = {"conv": conv3x3(channels, wide), "norm": nn.BatchNorm2d(wide)}
             room = index == len(stage) - 1 and min(height, width) > 1
             pool: Layers = {"pool": nn.AvgPool2d(2)} if room else {}
-            layers.append(_block(plan, conv, pool, first=not blocks and not layers))
+            layers.append(activated(plan, conv, pool, first=not blocks and not layers))
             height, width, channels = (height // 2, width // 2, wide) if room else (height, width, wide)
         blocks.append(nn.Sequential(*layers))
     return Network(plan, blocks, _head(plan, {"flatten": nn.Flatten()}, channels * height * width, dense))
@@ -237,9 +167,9 @@ def _vgg(plan: Plan, stages: tuple[tuple[int, ...], ...], dense: int | None = No
 def _head(plan: Plan, before: Layers, features: int, dense: int | None) -> nn.Module:
     """The readout, with a dense layer of so many neurons in front of it if asked for."""
     if dense is None:
-        return _named(**before, linear=nn.Linear(features, plan.classes))
+        return named(**before, linear=nn.Linear(features, plan.classes))
     hidden: Layers = {"dense": nn.Linear(features, dense, bias=False), "norm": nn.BatchNorm1d(dense)}
-    return _named(**before, **hidden, neuron=plan.activation(), linear=nn.Linear(dense, plan.classes))
+    return named(**before, **hidden, neuron=plan.activation(), linear=nn.Linear(dense, plan.classes))
 
 
 MODELS: dict[str, Callable[[Plan], Network]] = {
@@ -334,45 +264,12 @@ def _channels(network: Network, shape: Shape) -> dict[Neuron, int]:
     return seen
 
 
-@contextmanager
-def _membranes(blocks: nn.ModuleList) -> Iterator[list[Tensor]]:
-    """Yield a list that fills with the mean membrane (B, ...) of each block's last neurons while the blocks run."""
-    seen: list[Tensor] = []
-
-    def look(neuron: Neuron, inputs: tuple[Tensor], spikes: Tensor) -> None:
-        seen.append(neuron.membrane(*inputs))
-
-    last = [[module for module in block.modules() if isinstance(module, Neuron)][-1] for block in blocks]
-    hooks = [neuron.register_forward_hook(look) for neuron in last]
-    try:
-        yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _block(plan: Plan, before: Layers, after: Layers | None = None, *, first: bool) -> nn.Module:
-    """Layers, the neuron, more layers; in the first block the image is repeated over time as late as possible."""
-    frames: Layers = {"frames": _frames(plan)} if first and plan.frames else {}
-    time: Layers = {"repeat": Repeat(plan.timesteps)} if first and not plan.frames else {}
-    return _named(**frames, **before, **time, neuron=plan.activation(), **(after or {}))
-
-
-def _frames(plan: Plan) -> nn.Module:
-    """What makes one batch of frames: each is a step of a student; a teacher sees their mean."""
-    return Frames(plan.timesteps) if plan.neuron else MeanFrame()
-
-
 def _framed(shape: Shape) -> bool:
     return len(shape) == 4
 
 
 def _project(channels: int, width: int, stride: int) -> nn.Module:
-    return _named(conv=nn.Conv2d(channels, width, 1, stride=stride, bias=False), norm=nn.BatchNorm2d(width))
-
-
-def _named(**layers: nn.Module) -> nn.Sequential:
-    return nn.Sequential(OrderedDict(layers))
+    return named(conv=nn.Conv2d(channels, width, 1, stride=stride, bias=False), norm=nn.BatchNorm2d(width))
 
 
 def _shrunk(size: int, times: int) -> int:

@@ -80,14 +80,6 @@ def test_fx_traces_every_model_into_modules_and_additions(model: str) -> None:
     assert {node.target.__name__ for node in graph.nodes if node.op == "call_function"} <= {"add"}
 
 
-def test_the_first_convolution_runs_once_for_all_steps() -> None:
-    network, seen = small("cnn"), []
-    conv = network.get_submodule("blocks.0.conv")
-    conv.register_forward_hook(lambda *called: seen.append(len(called[-1])))
-    network(torch.rand(3, 1, 8, 8))
-    assert seen == [3]
-
-
 def test_resnet_18_has_its_published_size() -> None:
     with torch.device("meta"):
         network = build("resnet", Plan((3, 32, 32), 10, 64, 2))
@@ -166,19 +158,6 @@ def test_weights_that_do_not_fit_are_a_run_error(tmp_path: Path) -> None:
         made.student_file.write_bytes(body)
         with pytest.raises(RunError, match=r"student\.safetensors does not hold the weights of this network"):
             models.load(made)
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_membranes_are_those_of_each_block_s_last_neurons(model: str) -> None:
-    network, images = small(model).train(), torch.rand(3, 1, 8, 8)
-    found, plain = network.outputs(images, membranes=True), network.outputs(images)
-    assert torch.equal(found.steps, plain.steps)
-    assert len(found.membranes) == len(network.blocks)
-    assert [one.shape[:2] for one in found.membranes] == [tap.shape[:2] for tap in plain.taps]
-    assert not any(module._forward_hooks for module in network.modules())
-    parameters = list(network.blocks.parameters())
-    slopes = torch.autograd.grad(sum(one.square().mean() for one in found.membranes), parameters)  # type: ignore[arg-type]
-    assert all(slope.abs().max() > 0 for slope in slopes)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,119 @@
+"""What every network is made of: the plan of what to build, blocks in a row, what a method may look at."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from snnkd_deploy.snn.layers import Frames, MeanFrame, Neuron, Repeat, TimeMean
+from snnkd_deploy.snn.lif import LIF
+
+Shape = tuple[int, ...]  # channels, height, width; for frames their number in front
+Layers = dict[str, nn.Module]
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """What a distillation method may look at, for a batch of B images."""
+
+    logits: Tensor  # (B, classes): the mean of `steps`
+    steps: Tensor  # (T, B, classes); T is 1 for a teacher
+    taps: tuple[Tensor, ...]  # one per block, (B, ...): spikes averaged over time, or ReLU activations
+    membranes: tuple[Tensor, ...] = ()  # one per block, (B, ...): of its last neurons, before reset, averaged over time
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to build; `neuron` is None for a teacher, which has ReLU and one step."""
+
+    shape: Shape
+    classes: int
+    width: int
+    depth: int
+    timesteps: int = 1
+    neuron: LIF | None = None
+    frames: bool = False  # samples are one picture for each step, which a teacher sees the mean of
+
+    def activation(self) -> nn.Module:
+        """A new ReLU, or a new layer of neurons."""
+        if self.neuron is None:
+            return nn.ReLU()
+        n = self.neuron
+        return Neuron(self.timesteps, n.decay, n.threshold, n.reset, n.surrogate, n.detach_reset)
+
+
+class Network(nn.Module):
+    """Blocks in a row, then a linear readout whose mean over time is the result."""
+
+    def __init__(self, plan: Plan, blocks: list[nn.Module], head: nn.Module) -> None:
+        super().__init__()
+        self.timesteps = plan.timesteps
+        self.blocks = nn.ModuleList(blocks)
+        self.head = head
+        self.mean = TimeMean(plan.timesteps)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes) of images (B, C, H, W), float, already multiplied by the scale of the data set.
+
+        Of a network planned for frames, these are (B, T, C, H, W).
+        """
+        x = images
+        for block in self.blocks:
+            x = block(x)
+        logits: Tensor = self.mean(self.head(x))
+        return logits
+
+    def outputs(self, images: Tensor, *, membranes: bool = False) -> Outputs:
+        """The logits together with those of each step and the mean rate behind each block; membranes if asked for."""
+        if membranes:
+            with _membranes(self.blocks) as seen:
+                return replace(self.outputs(images), membranes=tuple(seen))
+        x, taps = images, []
+        for block in self.blocks:
+            x = block(x)
+            taps.append(self.mean(x))
+        steps = self.head(x).unflatten(0, (self.timesteps, -1))
+        return Outputs(steps.mean(0), steps, tuple(taps))
+
+
+def conv3x3(channels: int, width: int, stride: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution that keeps the size (or divides it by `stride`); BatchNorm behind it holds the bias."""
+    return nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False)
+
+
+def activated(plan: Plan, before: Layers, after: Layers | None = None, *, first: bool) -> nn.Module:
+    """Layers, the neuron, more layers; in the first block the image is repeated over time as late as possible."""
+    frames: Layers = {"frames": _frames(plan)} if first and plan.frames else {}
+    time: Layers = {"repeat": Repeat(plan.timesteps)} if first and not plan.frames else {}
+    return named(**frames, **before, **time, neuron=plan.activation(), **(after or {}))
+
+
+def _frames(plan: Plan) -> nn.Module:
+    """What makes one batch of frames: each is a step of a student; a teacher sees their mean."""
+    return Frames(plan.timesteps) if plan.neuron else MeanFrame()
+
+
+def named(**layers: nn.Module) -> nn.Sequential:
+    """The layers in this order, each under its name."""
+    return nn.Sequential(OrderedDict(layers))
+
+
+@contextmanager
+def _membranes(blocks: nn.ModuleList) -> Iterator[list[Tensor]]:
+    """Yield a list that fills with the mean membrane (B, ...) of each block's last neurons while the blocks run."""
+    seen: list[Tensor] = []
+
+    def look(neuron: Neuron, inputs: tuple[Tensor], spikes: Tensor) -> None:
+        seen.append(neuron.membrane(*inputs))
+
+    last = [[module for module in block.modules() if isinstance(module, Neuron)][-1] for block in blocks]
+    hooks = [neuron.register_forward_hook(look) for neuron in last]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
