@@ -24,6 +24,7 @@ from snnkd_deploy.errors import BundleError, LegalityError
 from snnkd_deploy.ir import (
     Add,
     Array,
+    Attention,
     Conv2d,
     Flatten,
     Graph,
@@ -171,6 +172,8 @@ class _Writer:
             return self.op("Flatten", arguments, name, axis=1)
         if isinstance(node, Add):
             return self._sum([self._cast(one, self.types[node.name], node, i) for i, one in enumerate(arguments)], name)
+        if isinstance(node, Attention):
+            return self._attention(node, arguments, name)
         assert isinstance(node, Pool), f"no ONNX for {type(node).__name__}"
         window = {"kernel_shape": node.kernel, "strides": node.stride}
         return (
@@ -235,6 +238,22 @@ class _Writer:
         shape = (1, -1, 1, 1) if isinstance(node, Conv2d) else (1, -1)
         bias = self.constant(node.bias.astype(np.int32).reshape(shape), f"{node.name}/bias")
         return self.op("Add", [sums, bias], name)
+
+    def _attention(self, node: Attention, arguments: list[str], name: str) -> str:
+        """(v k^T) q of matrices (channels of a head, tokens); in int32 where float32 might not hold a count."""
+        channels, height, width = self.graph.shapes[node.name]
+        form = np.array([0, node.heads, channels // node.heads, height * width])
+        split = self.constant(form, f"{node.name}/by_heads")
+        matrices = []
+        for part, edge in zip("qkv", arguments, strict=True):
+            exact = edge if self.types[node.name] == "float" else self._cast_int32(edge)
+            matrices.append(self.op("Reshape", [exact, split], f"{name}/{part}"))
+        query, key, value = matrices
+        turned = self.op("Transpose", [key], f"{name}/k/turned", perm=[0, 1, 3, 2])
+        pairs = self.op("MatMul", [value, turned], f"{name}/vk")
+        mixed = self.op("MatMul", [pairs, query], f"{name}/vkq")
+        whole = self.constant(np.array([0, channels, height, width]), f"{node.name}/whole")
+        return self.op("Reshape", [mixed, whole], name)
 
     def _sum_pool(self, node: Pool, x: str, name: str) -> str:
         """A mean over 2**k values times 2**k is exact in float32; other windows are a convolution with ones."""
@@ -329,6 +348,8 @@ def _too_large(node: Node, limits: Bounds) -> list[str]:
             problems.append(
                 f"{node.name}: its input {low.min()}..{high.max()} is beyond 8 bits and its sums beyond 2**24"
             )
+    if isinstance(node, Attention) and largest(limits.values[node.name]) > LARGEST_INT32:
+        problems.append(f"{node.name}: its counts can reach {largest(limits.values[node.name])}")
     if isinstance(node, SumPool2d | MaxPool2d) and largest(limits.values[node.name]) >= EXACT_FLOAT32:
         problems.append(f"{node.name}: its sums can reach {largest(limits.values[node.name])}, beyond float32")
     return problems

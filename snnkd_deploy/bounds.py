@@ -7,12 +7,14 @@ taken as independent. A membrane is followed through the network's own number of
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
 from snnkd_deploy.ir import (
     Add,
     Array,
+    Attention,
     Conv2d,
     Flatten,
     Graph,
@@ -74,6 +76,8 @@ def _interval(node: Node, given: list[Interval], graph: Graph) -> Interval:
         return np.repeat(low, repeat), np.repeat(high, repeat)
     if isinstance(node, Add):
         return np.sum([one for one, _ in given], axis=0), np.sum([one for _, one in given], axis=0)
+    if isinstance(node, Attention):
+        return _attended(node, given, graph)
     if isinstance(node, Relu):
         return np.maximum(low, 0), np.maximum(high, 0)
     assert isinstance(node, MaxPool2d), f"no worst case for {type(node).__name__}"
@@ -92,6 +96,15 @@ def _weighted(node: Linear | Conv2d, low: Array, high: Array) -> Interval:
     least = np.minimum(*corners).sum(axis=(2, 3)).reshape(out)
     most = np.maximum(*corners).sum(axis=(2, 3)).reshape(out)
     return least + node.bias, most + node.bias
+
+
+def _attended(node: Attention, given: list[Interval], graph: Graph) -> Interval:
+    """For each channel of v, the sum of its products with all q and k of its head, at every token."""
+    channels, height, width = graph.shapes[node.name]
+    queries, keys, values = (np.stack(one).reshape(2, node.heads, channels // node.heads) for one in given)
+    corners = np.stack([(q * k)[:, None] * v[:, :, None] for q, k, v in product(queries, keys, values)])
+    low, high = (side.sum(axis=-1).reshape(channels) for side in (corners.min(axis=0), corners.max(axis=0)))
+    return low * height * width, high * height * width
 
 
 def _membrane(node: Neuron, current: Interval, timesteps: int) -> Interval:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -12,12 +13,14 @@ from snnkd_deploy.errors import GraphError, LegalityError
 from snnkd_deploy.ir import (
     Add,
     Array,
+    Attention,
     AvgPool2d,
     BatchNorm,
     Conv2d,
     Graph,
     Input,
     Linear,
+    MaxPool2d,
     Neuron,
     Node,
     Output,
@@ -30,6 +33,9 @@ from snnkd_deploy.ir import (
 )
 from snnkd_deploy.numerics import is_integer
 from snnkd_deploy.target import Target
+
+ARITY: dict[type[Node], tuple[int, float]] = {Input: (0, 0), Add: (2, math.inf), Attention: (3, 3)}
+"""Fewest and most inputs of a node, where that is not one."""
 
 
 def verify(graph: Graph, target: Target) -> None:
@@ -52,7 +58,24 @@ def graph_problems(graph: Graph) -> list[str]:
     for node in graph:
         problems += _stage_problems(node, graph.stage)
         problems += _array_problems(node, shapes[node.name][0])
-    return problems
+    return problems + (attention_problems(graph) if graph.stage >= Stage.INTEGER else [])
+
+
+def attention_problems(graph: Graph) -> list[str]:
+    """What an attention multiplies that is no spike, so that its products are no counts."""
+    return [
+        f"{node.name}: multiplies {name} ({type(graph[name]).__name__}); only spikes are accepted; put neurons there"
+        for node in graph.of(Attention)
+        for name in node.inputs
+        if not _spikes(graph, name)
+    ]
+
+
+def _spikes(graph: Graph, name: str) -> bool:
+    node = graph[name]
+    if isinstance(node, MaxPool2d):
+        return _spikes(graph, node.inputs[0])
+    return node.spikes if isinstance(node, Input) else isinstance(node, Neuron)
 
 
 def target_problems(graph: Graph, target: Target) -> list[str]:
@@ -114,7 +137,7 @@ def _wiring_problems(graph: Graph) -> Iterator[str]:
         for name in node.inputs:
             if name not in seen:
                 yield f"{node.name}: its input {name!r} does not come before it"
-        least, most = (2, len(node.inputs)) if isinstance(node, Add) else (0, 0) if isinstance(node, Input) else (1, 1)
+        least, most = ARITY.get(type(node), (1, 1))
         if not least <= len(node.inputs) <= most:
             yield f"{node.name}: {type(node).__name__} has {len(node.inputs)} inputs"
         seen.add(node.name)
@@ -136,6 +159,8 @@ def _stage_problems(node: Node, stage: Stage) -> Iterator[str]:
         return
     if isinstance(node, AvgPool2d | Relu):
         yield f"{node.name}: {type(node).__name__} is not an integer operation"
+    if isinstance(node, Attention) and node.scale != 1:
+        yield f"{node.name}: scale {node.scale} is not 1"
     for name, array in describe(node)[1].items():
         if name != "unit" and not is_integer(array):
             yield f"{node.name}: {name} is not integer"

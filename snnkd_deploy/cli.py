@@ -64,8 +64,9 @@ def main() -> None:
 SETTINGS = {
     "dataset": "digits (comes along), fashion-mnist, mnist, cifar10, cifar100, n-mnist or n-mnist-counts",
     "data_dir": "folder with the original files of the data set",
-    "model": "student: mlp, cnn, vgg9, vgg11, vgg16, resnet, resnet18, resnet19, resnet20, resnet34 or sew_resnet18",
-    "width": "channels or neurons of the student's first layer",
+    "model": "student: mlp, cnn, vgg9, vgg11, vgg16, resnet, resnet18, resnet19, resnet20, resnet34, sew_resnet18 or "
+    "spikingformer",
+    "width": "channels or neurons of the student's first layer (spikingformer: of its embedding)",
     "depth": "blocks of the student (resnet: per stage)",
     "teacher_model": "teacher network, with ReLU (default: as the student)",
     "teacher_width": "width of the teacher (default: the student's)",

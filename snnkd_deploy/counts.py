@@ -22,6 +22,7 @@ from snnkd_deploy.errors import GraphError, InputError
 from snnkd_deploy.ir import (
     Add,
     Array,
+    Attention,
     AvgPool2d,
     Conv2d,
     Flatten,
@@ -39,7 +40,7 @@ from snnkd_deploy.ir import (
     SumPool2d,
     Synaptic,
 )
-from snnkd_deploy.numerics import windows
+from snnkd_deploy.numerics import by_heads, windows
 from snnkd_deploy.simulate import batches
 
 InputKind = Literal["spikes", "sums", "picture", "values"]
@@ -184,6 +185,33 @@ class Sums(Layer):
     residual_adds: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Products(Layer):
+    """An attention: q, k and v multiplied head by head, in the order that takes fewer multiplications.
+
+    `context`: v k^T first, then q reads the result; `scores`: k^T q first, then v reads the result. The ANN of this
+    shape has no softmax either and takes the same order. `dense_*` and `ann_*` are counts of one evaluation.
+    """
+
+    counted = ("events_in", "attention_and", "attention_adds")
+
+    input_kind: InputKind
+    fed_by: tuple[str, ...]
+    """The neurons of q, k and v, through pools."""
+    order: Literal["context", "scores"]
+    events_in: int
+    attention_and: int
+    """Coincidences in the first product: both factors are not zero; an accumulate each where they are spikes."""
+    attention_adds: int
+    """In the second product, events of the factor that came from neurons times the results that each reads."""
+    dense_macs: int
+    dense_macs_inrange: int
+    dense_macs_nonzero: int
+    ann_macs: int
+    ann_macs_inrange: int
+    ann_macs_nonzero: int
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Counts:
     """What a graph did on `samples` samples. `events`: each synaptic layer's event map, int64 of its input's shape."""
@@ -260,6 +288,7 @@ class _Watch:
         self.sums = {node.name: self._zeros(node) for node in graph.of(*Synaptic)}
         self.spikes = {node.name: np.zeros(graph.timesteps, dtype=np.int64) for node in graph.of(Neuron)}
         self.active = dict.fromkeys(self.spikes, 0)
+        self.products = {node.name: np.zeros(3, dtype=np.int64) for node in graph.of(Attention)}
         self._reached: dict[str, Array] = {}
         self._followed = _in_front_of_neurons(graph)
         self._last_reader = {name: node.name for node in graph for name in node.inputs}
@@ -272,6 +301,8 @@ class _Watch:
             self.events[node.name] += np.count_nonzero(arguments[0], axis=(0, 1))
         if node.name in self.sums and self.kinds[node.inputs[0]] == "sums":
             self.sums[node.name] += arguments[0].sum(axis=(0, 1))
+        if isinstance(node, Attention):
+            self.products[node.name] += products(node, arguments)
         if isinstance(node, Neuron):
             arrived = np.broadcast_to(self._reached[node.inputs[0]], value.shape)
             self.active[node.name] += int(np.count_nonzero(arrived | (value != 0)))
@@ -346,6 +377,21 @@ def pairs(node: Linear | Conv2d, events: Array, nonzero: bool = False) -> int:
     fan_out = mask.reshape(node.groups, out // node.groups, per_group, rows, columns).sum(axis=1)
     fan_out = fan_out.reshape(-1, rows, columns)
     return sum(int(tap.sum(axis=(1, 2)) @ fan_out[:, row, column]) for row, column, tap in _taps(node, events))
+
+
+def products(node: Attention, factors: tuple[Array, ...]) -> Array:
+    """Events of q, k and v, coincidences of the first product, additions of the second; see `Products`."""
+    q, k, v = (by_heads(one != 0, node.heads).astype(np.int64) for one in factors)
+    channels, tokens = q.shape[-2:]
+    events = sum(int(one.sum()) for one in (q, k, v))
+    if _order(channels, tokens) == "context":
+        return np.array([events, (k.sum(axis=-2) * v.sum(axis=-2)).sum(), q.sum() * channels])
+    return np.array([events, (k.sum(axis=-1) * q.sum(axis=-1)).sum(), v.sum() * tokens])
+
+
+def _order(channels: int, tokens: int) -> Literal["context", "scores"]:
+    """Which product of an attention comes first; `channels` are those of a head."""
+    return "context" if channels <= tokens else "scores"
 
 
 def dense(node: Linear | Conv2d, shape: Shape) -> tuple[int, int, int]:
@@ -463,6 +509,8 @@ def _layer(node: Node, watch: _Watch) -> Layer | None:
         return Activations(**common, compares=size * evaluations)
     if isinstance(node, Pool):
         return Pools(**common, **_pooling(node, watch, size * evaluations))
+    if isinstance(node, Attention):
+        return Products(**common, **_attended(node, watch))
     if isinstance(node, Add):
         return Sums(**common, residual_adds=size * (len(node.inputs) - 1) * evaluations)
     return None
@@ -533,6 +581,20 @@ def _updates(node: Neuron, watch: _Watch, size: int) -> dict[str, Any]:
         "spikes_per_step": tuple(per_step.tolist()),
         "rate": spikes / updates,
         "rate_per_step": tuple((per_step / (size * watch.samples)).tolist()),
+    }
+
+
+def _attended(node: Attention, watch: _Watch) -> dict[str, Any]:
+    channels, *sides = watch.graph.shapes[node.name]
+    each, tokens = channels // node.heads, prod(sides)
+    macs = 2 * channels * tokens * min(each, tokens)
+    kinds = [f"{side}_macs{suffix}" for side in ("dense", "ann") for suffix in ("", "_inrange", "_nonzero")]
+    return {
+        "input_kind": max((watch.kinds[name] for name in node.inputs), key=ORDER.index),
+        "fed_by": tuple(found for name in node.inputs for found in _fed_by(watch.graph, name)),
+        "order": _order(each, tokens),
+        **dict(zip(("events_in", "attention_and", "attention_adds"), watch.products[node.name].tolist(), strict=True)),
+        **dict.fromkeys(kinds, macs),
     }
 
 

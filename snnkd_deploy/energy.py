@@ -20,10 +20,21 @@ from typing import Any
 import numpy as np
 
 from snnkd_deploy import __version__
-from snnkd_deploy.counts import Activations, Counts, Layer, Neurons, Pools, Sums, Synapses, ann_layers, count
+from snnkd_deploy.counts import (
+    Activations,
+    Counts,
+    Layer,
+    Neurons,
+    Pools,
+    Products,
+    Sums,
+    Synapses,
+    ann_layers,
+    count,
+)
 from snnkd_deploy.errors import BundleError, GraphError, InputError
 from snnkd_deploy.files import read_json, write_json
-from snnkd_deploy.ir import Array, Graph, Stage, canonical_bytes
+from snnkd_deploy.ir import Array, Attention, Graph, Stage, canonical_bytes
 from snnkd_deploy.prices import Charge, Table, bill, ratio, split, total
 
 Report = dict[str, Any]
@@ -154,6 +165,8 @@ def _operations(row: Mapping[str, Any], convention: Convention, scope: str) -> I
         yield from _neural(row, scope)
     elif row["op"] == "Add":
         yield "residual", "add", row["residual_adds"]
+    elif row["op"] == "Attention":
+        yield "attention", "add", row["attention_and"] + row["attention_adds"]
     else:
         yield "pooling", "compare" if row["pool_mode"] == "max" else "add", row["pool_ops"]
 
@@ -224,7 +237,7 @@ def literature(report: Mapping[str, Any], tables: Iterable[Table] = ()) -> dict[
     rates = {row["name"]: row["rate"] for row in report["layers"] if row["op"] == "Neuron"}
     first, others, all_flops = 0, 0.0, 0
     for row in report["layers"]:
-        if row["op"] in ("Linear", "Conv2d"):
+        if row["op"] in ("Linear", "Conv2d", "Attention"):
             rate = _literature_rate(row, rates)
             first += row["ann_macs"] if rate is None else 0
             others += row["ann_macs"] * (rate or 0.0)
@@ -244,7 +257,9 @@ def literature(report: Mapping[str, Any], tables: Iterable[Table] = ()) -> dict[
 
 
 def _literature_rate(row: Mapping[str, Any], rates: Mapping[str, float]) -> float | None:
-    """Events per input and step; None where the formula charges multiply-accumulates."""
+    """Events per input and step, of an attention the mean of q, k and v; None where it charges multiply-accumulates."""
+    if row["op"] == "Attention":
+        return sum(rates[name] for name in row["fed_by"]) / len(row["fed_by"])
     if row["fed_by"]:
         return sum(rates[name] for name in row["fed_by"])
     if row["input_kind"] == "spikes" and not row["static"]:
@@ -516,6 +531,8 @@ def _dense_work(layer: Layer) -> tuple[int, int]:
     if isinstance(layer, Pools):
         work = layer.pool_ops_dense // each
         return (0, work) if layer.pool_mode == "max" else (work, 0)
+    if isinstance(layer, Products):
+        return 0, 0
     assert isinstance(layer, Sums)
     return layer.residual_adds // each, 0
 
@@ -524,9 +541,10 @@ def _effective(taught: Counts | None, reason: str) -> dict[str, Any]:
     """Multiply-accumulates whose input is not zero, summed over samples; None with the reason."""
     if taught is None:
         return {"macs_effective": None, "macs_effective_nonzero": None, "effective_reason": reason}
+    multiplied = taught.total("attention_and") + taught.total("attention_adds")
     return {
-        "macs_effective": taught.total("synops"),
-        "macs_effective_nonzero": taught.total("synops_nonzero"),
+        "macs_effective": taught.total("synops") + multiplied,
+        "macs_effective_nonzero": taught.total("synops_nonzero") + multiplied,
         "effective_reason": None,
     }
 
@@ -534,7 +552,8 @@ def _effective(taught: Counts | None, reason: str) -> dict[str, Any]:
 def _signature(graph: Graph) -> list[tuple[Any, ...]]:
     """What makes two networks the same shape."""
     fields = ("stride", "padding", "dilation", "groups")
-    return [
+    attentions = [(Attention, graph.shapes[one.name], one.heads) for one in graph.of(Attention)]
+    return attentions + [
         (type(one.node), one.node.weight.shape, one.shape, *(getattr(one.node, field, None) for field in fields))
         for one in ann_layers(graph)
     ]

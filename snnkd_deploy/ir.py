@@ -131,6 +131,18 @@ class Add(Node):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Attention(Node):
+    """y = scale * v (k^T q), head by head; inputs q, k, v and the output are `(channels, height, width)`.
+
+    The positions are the tokens; head h has the channels from h * channels / heads on. Spikes are multiplied, so from
+    INTEGER on y counts coincidences: `scale` is 1, what it was has moved into the threshold behind.
+    """
+
+    heads: int
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Relu(Node):
     """max(x, 0): the activation of a teacher; no spiking target has it."""
 
@@ -166,7 +178,10 @@ class Output(Node):
 Synaptic = (Linear, Conv2d)
 KINDS: dict[str, type[Node]] = {
     kind.__name__: kind
-    for kind in (Input, Linear, Conv2d, BatchNorm, AvgPool2d, SumPool2d, MaxPool2d, Flatten, Add, Relu, Neuron, Output)
+    for kind in (
+        *(Input, Linear, Conv2d, BatchNorm, AvgPool2d, SumPool2d, MaxPool2d, Flatten, Add, Attention, Relu, Neuron),
+        Output,
+    )
 }
 
 
@@ -290,6 +305,8 @@ def output_shape(node: Node, inputs: list[Shape]) -> Shape:
         return (int(np.prod(first)),)
     if isinstance(node, Add) and any(shape != first for shape in inputs):
         raise ValueError(f"{node.name} adds different shapes: {', '.join(map(str, inputs))}")
+    if isinstance(node, Attention):
+        return _attention_shape(node, inputs)
     return first
 
 
@@ -306,6 +323,15 @@ def _conv_shape(node: Conv2d, shape: Shape) -> Shape:
     if min(sides) < 1:
         raise ValueError(f"{node.name}: its kernel does not fit into {shape}")
     return (out, *sides)
+
+
+def _attention_shape(node: Attention, inputs: list[Shape]) -> Shape:
+    if len(inputs) != 3 or len(set(inputs)) != 1 or len(inputs[0]) != 3:
+        met = ", ".join(map(str, inputs))
+        raise ValueError(f"{node.name} takes three pictures q, k and v of one shape, met {met}")
+    if node.heads < 1 or inputs[0][0] % node.heads:
+        raise ValueError(f"{node.name}: {inputs[0][0]} channels do not divide into {node.heads} heads")
+    return inputs[0]
 
 
 def _pool_shape(node: Pool, shape: Shape) -> Shape:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from snnkd_deploy.ir import Array, Conv2d, Linear, Pool
+from snnkd_deploy.ir import Array, Attention, Conv2d, Linear, Pool
 
 EXACT = 2**53
 """Integers of smaller magnitude are exact in float64, and so are their sums in any order."""
@@ -42,6 +42,23 @@ def conv2d(x: Array, node: Conv2d) -> Array:
             tap = padded[:, :, top :: node.stride[0], start :: node.stride[1]][:, :, :height, :width]
             total += weight[..., row, column] @ tap.reshape(len(x), groups, per_group, height * width)
     return _sum_exactly(x, node.weight, total.reshape(len(x), out, height, width)) + node.bias[:, None, None]
+
+
+def by_heads(x: Array, heads: int) -> Array:
+    """`(..., channels, height, width)` to `(..., heads, channels of a head, tokens)`."""
+    *leading, channels, height, width = x.shape
+    return x.reshape(*leading, heads, channels // heads, height * width)
+
+
+def attention(q: Array, k: Array, v: Array, node: Attention) -> Array:
+    """scale * v (k^T q) of `(..., channels, height, width)` each; integers stay integers where scale is 1."""
+    queries, keys, values = (by_heads(one.astype(np.float64), node.heads) for one in (q, k, v))
+    mixed: Array = (values @ keys.swapaxes(-1, -2) @ queries).reshape(np.broadcast_shapes(q.shape, k.shape, v.shape))
+    if node.scale != 1 or not all(is_integer(one) for one in (q, k, v)):
+        return node.scale * mixed
+    reach: Any = np.prod([np.abs(one).max(initial=0.0) for one in (queries, keys, values)])
+    assert float(reach) * queries.shape[-1] * queries.shape[-2] < EXACT
+    return mixed.astype(np.int64)
 
 
 def windows(x: Array, node: Pool) -> Array:

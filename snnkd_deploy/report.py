@@ -16,8 +16,8 @@ FOOTNOTES = (
     "All numbers are means per inference, summed over its T steps; layers marked 'once' count one evaluation.",
     "rate: spikes per neuron and step. events: inputs that are not zero. synops: pairs of an event and an output that "
     "reads it, padding left out; an addition each. MACs: the same pairs where the input is no single spike; a "
-    "multiply-accumulate each. adds: of biases, pools and residual sums. updates: neurons times steps; active ones got "
-    "an event or a bias, or fired.",
+    "multiply-accumulate each. adds: of biases, pools, residual sums and products of spikes. updates: neurons times "
+    "steps; active ones got an event or a bias, or fired.",
     "Energy charges the layers of a still picture at each step and for all pixels; the range of ANN/SNN covers other "
     "conventions. Totals are low / nominal / high where the prices differ; '-': nothing that this table prices.",
     "dense: every input multiplied; sparse: inputs that are zero skipped. ANN/SNN above 1: the spiking network needs "
@@ -143,7 +143,8 @@ def _counts(means: Mapping[str, float]) -> Iterator[str]:
     synops = means["synops"] - means["event_macs"] if "synops" in means else None
     active = means.get("updates_active")
     updates = None if active is None else active + means["updates_inactive"]
-    adds = [means[key] for key in ("bias_adds", "pool_ops", "residual_adds") if key in means]
+    kinds = ("bias_adds", "pool_ops", "residual_adds", "attention_and", "attention_adds")
+    adds = [means[key] for key in kinds if key in means]
     added = sum(adds) if adds else None
     for value in (means.get("events_in"), synops, means.get("event_macs"), added, updates, active):
         yield "" if value is None else number(value)

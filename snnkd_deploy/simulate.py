@@ -15,6 +15,7 @@ from snnkd_deploy.errors import InputError
 from snnkd_deploy.ir import (
     Add,
     Array,
+    Attention,
     AvgPool2d,
     BatchNorm,
     Conv2d,
@@ -30,7 +31,7 @@ from snnkd_deploy.ir import (
     Stage,
     SumPool2d,
 )
-from snnkd_deploy.numerics import conv2d, is_integer, linear, scale_by_fraction, windows
+from snnkd_deploy.numerics import attention, conv2d, is_integer, linear, scale_by_fraction, windows
 
 Observer = Callable[[Node, tuple[Array, ...], Array], None]
 """Called for each node with its inputs and its output, `(time or 1, batch, *shape)` each."""
@@ -95,6 +96,9 @@ def evaluate(node: Node, arguments: tuple[Array, ...], graph: Graph) -> Array:
         return _read_out(arguments[0], graph)
     if isinstance(node, Add):
         return np.asarray(sum(arguments[1:], start=arguments[0]))
+    if isinstance(node, Attention):
+        q, k, v = arguments
+        return attention(q, k, v, node)
     time, batch = arguments[0].shape[:2]
     merged = _each_step(node, arguments[0].reshape(time * batch, *arguments[0].shape[2:]))
     return merged.reshape(time, batch, *merged.shape[1:])

@@ -16,6 +16,7 @@ from snnkd_deploy.errors import TraceError
 from snnkd_deploy.ir import (
     Add,
     Array,
+    Attention,
     AvgPool2d,
     BatchNorm,
     Conv2d,
@@ -32,7 +33,7 @@ from snnkd_deploy.ir import (
     Shape,
     output_shape,
 )
-from snnkd_deploy.snn import layers
+from snnkd_deploy.snn import layers, transformer
 
 
 class Refusal(Exception):  # noqa: N818
@@ -43,7 +44,8 @@ def trace(model: nn.Module, source: Input, name: str = "network") -> Graph:
     """The graph of `model` in evaluation, fed by `source`. TraceError lists every operation that has no node.
 
     Known are torch's Linear, Conv2d, BatchNorm1d/2d, AvgPool2d, AdaptiveAvgPool2d, MaxPool2d, Flatten, ReLU, Dropout
-    and Identity, additions, and the modules of `snn.layers`. The mean over time must come last.
+    and Identity, additions, the modules of `snn.layers` and `snn.transformer.Attention`. The mean over time must come
+    last.
     """
     try:
         traced = _Tracer().trace(model)
@@ -98,7 +100,8 @@ class _Walk:
         if any(name in self.averaged for name in arguments):
             raise Refusal("comes after the mean over time, which must be last")
         if step.op == "call_module":
-            return self._module(str(step.target), arguments)
+            given = [self.values[one] for one in step.args if isinstance(one, fx.Node)]
+            return self._module(str(step.target), given or arguments)
         if step.op in ("call_function", "call_method") and step.target in FUNCTIONS:
             return self._add(FUNCTIONS[step.target](step, self._fresh(step.name), arguments))
         what = getattr(step.target, "__name__", step.target)
@@ -243,6 +246,10 @@ def _neuron(module: layers.Neuron, shape: Shape) -> Node:
     return Neuron(name="", inputs=(), decay=decay, threshold=threshold, reset=module.reset)
 
 
+def _attention(module: transformer.Attention, shape: Shape) -> Node:
+    return Attention(name="", inputs=(), heads=module.heads, scale=float(module.scale))
+
+
 def _relu(module: nn.ReLU, shape: Shape) -> Node:
     return Relu(name="", inputs=())
 
@@ -286,6 +293,7 @@ MODULES: dict[type[nn.Module], Callable[[Any, Shape], Node]] = {
     nn.Flatten: _flatten,
     nn.ReLU: _relu,
     layers.Neuron: _neuron,
+    transformer.Attention: _attention,
 }
 
 FUNCTIONS: dict[Any, Callable[[fx.Node, str, list[str]], Node]] = {

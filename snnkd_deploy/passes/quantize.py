@@ -8,17 +8,19 @@ the membrane included. Layers that are added before a neuron (residual networks)
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from snnkd_deploy.bounds import bounds, largest
 from snnkd_deploy.calibration import Calibration
-from snnkd_deploy.check import first_neurons
-from snnkd_deploy.errors import ConfigError, LegalityError
+from snnkd_deploy.check import attention_problems, first_neurons
+from snnkd_deploy.errors import ConfigError, GraphError, LegalityError
 from snnkd_deploy.ir import (
     Add,
     Array,
+    Attention,
     AvgPool2d,
     Conv2d,
     Flatten,
@@ -69,7 +71,14 @@ class Limits:
 
 
 def quantize(graph: Graph, target: Target, calibration: Calibration) -> Graph:
-    """The integer network. LegalityError lists each layer whose threshold would be less than one unit."""
+    """The integer network. LegalityError lists each layer whose threshold would be less than one unit.
+
+    GraphError if an attention multiplies anything but spikes.
+    """
+    if problems := attention_problems(graph):
+        raise GraphError(f"{graph.name} has products that are no counts:", problems)
+    if problems := list(_uncounted(graph)):
+        raise LegalityError(f"{target.name} cannot hold {graph.name}:", problems)
     limits = _limits(graph, target, calibration)
     groups = find_groups(graph)
     floors = [np.zeros(1) for _ in groups]
@@ -81,6 +90,15 @@ def quantize(graph: Graph, target: Target, calibration: Calibration) -> Graph:
         for index, ratio in excess.items():
             floors[index] = np.atleast_1d(units[index] * max(ratio, 1.001))
     raise LegalityError(f"{target.name} cannot hold {graph.name}:", [f"{groups[i].neurons}: range" for i in excess])
+
+
+def _uncounted(graph: Graph) -> Iterator[str]:
+    """Neurons behind an attention that a part of one coincidence would make fire."""
+    for node in graph.of(Neuron):
+        source = graph[node.inputs[0]]
+        if isinstance(source, Attention) and node.threshold.min() < source.scale:
+            least, one = float(node.threshold.min()), source.scale
+            yield f"{node.name}: its threshold {least:g} is below {one:g}, which one product of spikes is worth"
 
 
 def _limits(graph: Graph, target: Target, calibration: Calibration) -> Limits:
@@ -196,6 +214,8 @@ def _input_unit(
     if isinstance(source, Synaptic):
         index = owner[source.name]
         return float(units[index] * groups[index].members[source.name]) if index in units else None
+    if isinstance(source, Attention):
+        return source.scale
     inner = _input_unit(graph, source.name, groups, owner, units)
     return inner / _area(source) if inner is not None and isinstance(source, AvgPool2d) else inner
 
@@ -301,13 +321,18 @@ def _integer_node(
 ) -> Node:
     if isinstance(node, AvgPool2d):
         return SumPool2d(name=node.name, inputs=node.inputs, kernel=node.kernel, stride=node.stride)
+    if isinstance(node, Attention):
+        return replace(node, scale=1.0)
     if isinstance(node, Output):
         unit = _input_unit(graph, node.name, groups, owner, dict(enumerate(units)))
         assert unit is not None
         return replace(node, unit=unit)
     if not isinstance(node, Neuron):
         return node
-    ratio = np.asarray(node.threshold / neurons.get(node.name, np.asarray(1.0)))
+    fed = neurons.get(node.name)
+    if fed is None:
+        fed = np.asarray(_input_unit(graph, node.name, groups, owner, dict(enumerate(units))))
+    ratio = np.asarray(node.threshold / fed)
     nearest = np.rint(ratio)
     threshold = np.where(np.isclose(ratio, nearest, rtol=1e-9), nearest, np.floor(ratio)).astype(np.int64)
     if threshold.ndim and np.ptp(threshold) == 0:

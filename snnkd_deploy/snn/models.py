@@ -19,6 +19,7 @@ from snnkd_deploy.run import Run, open_run
 from snnkd_deploy.snn.layers import Neuron
 from snnkd_deploy.snn.lif import LIF
 from snnkd_deploy.snn.network import Layers, Network, Outputs, Plan, Shape, activated, conv3x3, named
+from snnkd_deploy.snn.transformer import spikingformer
 
 __all__ = ["MODELS", "Network", "Outputs", "Plan", "Shape", "build", "channels_last", "load", "student", "teacher"]
 
@@ -173,7 +174,8 @@ def _head(plan: Plan, before: Layers, features: int, dense: int | None) -> nn.Mo
 
 
 MODELS: dict[str, Callable[[Plan], Network]] = {
-    f.__name__: f for f in (mlp, cnn, vgg9, vgg11, vgg16, resnet, resnet18, resnet19, resnet20, resnet34, sew_resnet18)
+    f.__name__: f
+    for f in (mlp, cnn, vgg9, vgg11, vgg16, resnet, resnet18, resnet19, resnet20, resnet34, sew_resnet18, spikingformer)
 }
 
 

@@ -22,8 +22,10 @@ class Outputs:
 
     logits: Tensor  # (B, classes): the mean of `steps`
     steps: Tensor  # (T, B, classes); T is 1 for a teacher
-    taps: tuple[Tensor, ...]  # one per block, (B, ...): spikes averaged over time, or ReLU activations
-    membranes: tuple[Tensor, ...] = ()  # one per block, (B, ...): of its last neurons, before reset, averaged over time
+    taps: tuple[Tensor, ...]
+    """One per block, (B, ...): spikes averaged over time, or ReLU activations; currents where a block ends in these."""
+    membranes: tuple[Tensor, ...] = ()
+    """One per block, (B, ...): of its tapped neurons, before reset, averaged over time."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Network(nn.Module):
     def outputs(self, images: Tensor, *, membranes: bool = False) -> Outputs:
         """The logits together with those of each step and the mean rate behind each block; membranes if asked for."""
         if membranes:
-            with _membranes(self.blocks) as seen:
+            with _membranes(self.tapped()) as seen:
                 return replace(self.outputs(images), membranes=tuple(seen))
         x, taps = images, []
         for block in self.blocks:
@@ -78,6 +80,15 @@ class Network(nn.Module):
             taps.append(self.mean(x))
         steps = self.head(x).unflatten(0, (self.timesteps, -1))
         return Outputs(steps.mean(0), steps, tuple(taps))
+
+    def tapped(self) -> list[Neuron]:
+        """The neurons whose membranes stand for the taps: the last of each block."""
+        return [neurons(block)[-1] for block in self.blocks]
+
+
+def neurons(part: nn.Module) -> list[Neuron]:
+    """Its layers of neurons, in order."""
+    return [module for module in part.modules() if isinstance(module, Neuron)]
 
 
 def conv3x3(channels: int, width: int, stride: int = 1) -> nn.Conv2d:
@@ -103,15 +114,14 @@ def named(**layers: nn.Module) -> nn.Sequential:
 
 
 @contextmanager
-def _membranes(blocks: nn.ModuleList) -> Iterator[list[Tensor]]:
-    """Yield a list that fills with the mean membrane (B, ...) of each block's last neurons while the blocks run."""
+def _membranes(tapped: list[Neuron]) -> Iterator[list[Tensor]]:
+    """Yield a list that fills with the mean membrane (B, ...) of each of these neurons while the network runs."""
     seen: list[Tensor] = []
 
     def look(neuron: Neuron, inputs: tuple[Tensor], spikes: Tensor) -> None:
         seen.append(neuron.membrane(*inputs))
 
-    last = [[module for module in block.modules() if isinstance(module, Neuron)][-1] for block in blocks]
-    hooks = [neuron.register_forward_hook(look) for neuron in last]
+    hooks = [neuron.register_forward_hook(look) for neuron in tapped]
     try:
         yield seen
     finally:

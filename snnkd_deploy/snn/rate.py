@@ -26,6 +26,7 @@ from snnkd_deploy.snn.layers import Frames, MeanFrame, Neuron, Repeat, TimeMean
 from snnkd_deploy.snn.lif import CACHED, LIF
 from snnkd_deploy.snn.models import Network, Outputs
 from snnkd_deploy.snn.surrogate import surrogate
+from snnkd_deploy.snn.transformer import Attention
 
 Function = Callable[[Tensor], Tensor]
 Records = dict[nn.Module, tuple[Tensor, ...]]  # what the spike pass leaves for the rate pass, by module
@@ -33,8 +34,10 @@ Norm = nn.BatchNorm1d | nn.BatchNorm2d
 
 TOLERANCE = 0.02  # of the largest logit; rounding, bfloat16 included, stays below
 DRAWS = "draws another mask in each of the two passes; leave it out"
+PRODUCT = "the product of mean rates is not the mean of the products of spikes"
 MAXIMUM = "the maximum of mean rates is not the mean of the maxima; use average pooling or a stride"
 REFUSED: dict[type[nn.Module], str] = {
+    Attention: PRODUCT,
     nn.MaxPool1d: MAXIMUM,
     nn.MaxPool2d: MAXIMUM,
     nn.AdaptiveMaxPool1d: MAXIMUM,

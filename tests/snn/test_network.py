@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.snn.test_models import MODELS, small
+from snnkd_deploy.snn.models import MODELS
+from tests.snn.test_models import small
 
 
 def test_the_first_convolution_runs_once_for_all_steps() -> None:
