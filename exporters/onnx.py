@@ -193,7 +193,7 @@ class _Writer:
         return self._cast_int32(edge)
 
     def _cast_int32(self, edge: str) -> str:
-        name = f"{edge}/int32"
+        name = f"{edge.removeprefix('spikes/')}/int32"
         if name not in self.made:
             self.op("Cast", [edge], name, to=TensorProto.INT32)
         return name

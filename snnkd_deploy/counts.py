@@ -196,8 +196,6 @@ class Products(Layer):
     counted = ("events_in", "attention_and", "attention_adds")
 
     input_kind: InputKind
-    fed_by: tuple[str, ...]
-    """The neurons of q, k and v, through pools."""
     order: Literal["context", "scores"]
     events_in: int
     attention_and: int
@@ -591,7 +589,6 @@ def _attended(node: Attention, watch: _Watch) -> dict[str, Any]:
     kinds = [f"{side}_macs{suffix}" for side in ("dense", "ann") for suffix in ("", "_inrange", "_nonzero")]
     return {
         "input_kind": max((watch.kinds[name] for name in node.inputs), key=ORDER.index),
-        "fed_by": tuple(found for name in node.inputs for found in _fed_by(watch.graph, name)),
         "order": _order(each, tokens),
         **dict(zip(("events_in", "attention_and", "attention_adds"), watch.products[node.name].tolist(), strict=True)),
         **dict.fromkeys(kinds, macs),

@@ -259,7 +259,7 @@ def literature(report: Mapping[str, Any], tables: Iterable[Table] = ()) -> dict[
 def _literature_rate(row: Mapping[str, Any], rates: Mapping[str, float]) -> float | None:
     """Events per input and step, of an attention the mean of q, k and v; None where it charges multiply-accumulates."""
     if row["op"] == "Attention":
-        return sum(rates[name] for name in row["fed_by"]) / len(row["fed_by"])
+        return float(row["events_in"] / (3 * np.prod(row["shape"]) * row["evaluations"]))
     if row["fed_by"]:
         return sum(rates[name] for name in row["fed_by"])
     if row["input_kind"] == "spikes" and not row["static"]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from snnkd_deploy.ir import (
     Add,
     Array,
+    Attention,
     AvgPool2d,
     BatchNorm,
     Conv2d,
@@ -39,11 +40,16 @@ class Recipe:
     thresholds_per_channel: bool = False
     spiking_input: bool | None = None
     timesteps: tuple[int, int] = (1, 5)
+    attention: bool = False
 
 
 CHAIN = Recipe()
 """What netx can hold."""
 ANY = Recipe(pools=("avg", "max"), resets=("zero", "subtract"), residual=True, thresholds_per_channel=True)
+
+
+ATTENTIVE = Recipe(pools=("avg", "max"), resets=("zero", "subtract"), attention=True)
+"""Products of spikes, on a stream of currents."""
 
 
 class Builder:
@@ -165,7 +171,9 @@ def random_network(seed: int, recipe: Recipe = CHAIN) -> Graph:
     build = Builder(seed + 1, shape, int(random.integers(recipe.timesteps[0], recipe.timesteps[1] + 1)), spiking)
     decay = float(random.choice(recipe.decays))
     for _ in range(int(random.integers(1, 4))):
-        if len(build.shape) == 3 and recipe.residual and random.random() < 0.4:
+        if len(build.shape) == 3 and recipe.attention and random.random() < 0.7:
+            _attention(build, recipe, decay)
+        elif len(build.shape) == 3 and recipe.residual and random.random() < 0.4:
             _residual(build, recipe, decay)
         elif len(build.shape) == 3 and random.random() < 0.8:
             build.conv()
@@ -193,6 +201,22 @@ def _residual(build: Builder, recipe: Recipe, decay: float) -> None:
     build.conv(channels=shape[0], same=True)
     main = build.norm()
     build.add(Add(name=build.name("add"), inputs=(main, shortcut)))
+    build.neuron(recipe, decay)
+
+
+def _attention(build: Builder, recipe: Recipe, decay: float) -> None:
+    """A current, its neurons, q, k and v from these, their product, a projection added to the current, neurons."""
+    current, shape = build.conv(), build.shape
+    spikes, parts = build.neuron(recipe, decay), []
+    for _ in range(3):
+        build.conv(spikes, channels=shape[0], same=True)
+        parts.append(build.neuron(recipe, decay))
+    heads = int(build.random.choice([count for count in range(1, shape[0] + 1) if shape[0] % count == 0]))
+    scale = float(build.random.choice([0.25, 0.1, 1 / 32]))
+    build.nodes.append(Attention(name=build.name("attention"), inputs=tuple(parts), heads=heads, scale=scale))
+    build.neuron(recipe, decay)
+    projected = build.conv(channels=shape[0], same=True)
+    build.add(Add(name=build.name("add"), inputs=(current, projected)))
     build.neuron(recipe, decay)
 
 

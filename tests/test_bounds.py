@@ -9,16 +9,17 @@ from snnkd_deploy.bounds import bounds
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.compiler import lower
 from snnkd_deploy.errors import LegalityError
-from snnkd_deploy.ir import Array, Node
+from snnkd_deploy.ir import Array, Attention, Graph, Input, Node, Output, Stage
 from snnkd_deploy.simulate import simulate
 from snnkd_deploy.target import load_target
-from tests.networks import ANY, random_inputs, random_network
+from tests.networks import ANY, ATTENTIVE, Recipe, random_inputs, random_network
 from tests.test_simulate import one_neuron
 
 
+@pytest.mark.parametrize("recipe", [ANY, ATTENTIVE], ids=["any", "attentive"])
 @pytest.mark.parametrize("seed", range(60))
-def test_no_value_ever_leaves_its_interval(seed: int) -> None:
-    graph = random_network(seed, ANY)
+def test_no_value_ever_leaves_its_interval(seed: int, recipe: Recipe) -> None:
+    graph = random_network(seed, recipe)
     inputs = random_inputs(graph, 16, seed)
     try:
         integer = lower(graph, load_target("onnx"), Calibration(inputs)).integer
@@ -33,6 +34,14 @@ def test_no_value_ever_leaves_its_interval(seed: int) -> None:
         assert (value <= high).all(), node.name
 
     simulate(integer, inputs, look)
+
+
+def test_an_attention_is_bounded_by_tokens_times_the_products_of_a_head() -> None:
+    shape = (4, 2, 3)
+    nodes: list[Node] = [Input(name="x", shape=shape, low=-2, high=3)]
+    nodes += [Attention(name="a", inputs=("x", "x", "x"), heads=2), Output(name="y", inputs=("a",))]
+    limits = bounds(Graph(nodes=tuple(nodes), timesteps=1, stage=Stage.INTEGER)).values["a"]
+    assert [side.tolist() for side in limits] == [[6 * 2 * -2 * 9] * 4, [6 * 2 * 27] * 4]
 
 
 def test_a_membrane_that_only_falls_is_followed_through_the_steps() -> None:

@@ -11,7 +11,20 @@ from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.check import first_neurons, graph_problems, target_problems, verify
 from snnkd_deploy.compiler import lower
 from snnkd_deploy.errors import GraphError, LegalityError
-from snnkd_deploy.ir import Add, AvgPool2d, Graph, Input, Linear, Neuron, Node, Output, Relu, Stage
+from snnkd_deploy.ir import (
+    Add,
+    Attention,
+    AvgPool2d,
+    Graph,
+    Input,
+    Linear,
+    MaxPool2d,
+    Neuron,
+    Node,
+    Output,
+    Relu,
+    Stage,
+)
 from snnkd_deploy.target import load_target
 from tests.networks import ANY, random_inputs, random_network
 from tests.test_simulate import one_neuron
@@ -45,12 +58,29 @@ def test_a_good_network_breaks_no_rule() -> None:
         (lambda g: with_node(g, replace(g["s"], decay=0.3)), "decay 0.3 is not a multiple"),
         (lambda g: with_node(g, replace(g["s"], decay=1.5)), r"decay 1\.5 is not in 0\.\.1"),
         (lambda g: with_node(g, Relu(name="s", inputs=("w",))), "s: Relu is not an integer operation"),
+        (lambda g: with_node(g, Attention(name="s", inputs=("w", "w"), heads=1)), "s: Attention has 2 inputs"),
     ],
 )
 def test_rules_of_a_graph(change: object, message: str) -> None:
     graph = change(one_neuron(0.5, 10, "zero", 4))  # type: ignore[operator]
     with pytest.raises(GraphError, match=message):
         verify(graph, LOIHI)
+
+
+def test_an_integer_attention_multiplies_spikes_and_has_no_scale() -> None:
+    nodes: tuple[Node, ...] = (
+        Input(name="x", shape=(2, 1, 1), high=1, static=False),
+        MaxPool2d(name="p", inputs=("x",), kernel=(1, 1), stride=(1, 1)),
+        Attention(name="good", inputs=("x", "p", "x"), heads=1),
+        Attention(name="a", inputs=("x", "good", "p"), heads=1, scale=0.5),
+        Output(name="y", inputs=("a",)),
+    )
+    graph = Graph(nodes=nodes, timesteps=2, stage=Stage.INTEGER)
+    assert graph_problems(graph) == [
+        "a: scale 0.5 is not 1",
+        "a: multiplies good (Attention); only spikes are accepted; put neurons there",
+    ]
+    assert graph_problems(replace(graph, stage=Stage.FOLDED)) == []
 
 
 def test_values_that_are_not_finite_are_named() -> None:

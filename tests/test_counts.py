@@ -14,11 +14,12 @@ from numpy.testing import assert_array_equal
 
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.compiler import lower
-from snnkd_deploy.counts import Activations, Counts, Neurons, Pools, Sums, Synapses, collapsed, count
+from snnkd_deploy.counts import Activations, Counts, Neurons, Pools, Products, Sums, Synapses, collapsed, count
 from snnkd_deploy.errors import GraphError, InputError, LegalityError
 from snnkd_deploy.ir import (
     Add,
     Array,
+    Attention,
     Conv2d,
     Flatten,
     Graph,
@@ -37,15 +38,15 @@ from snnkd_deploy.passes.fold_batchnorm import fold_batchnorm
 from snnkd_deploy.passes.fold_pooling import fold_pooling
 from snnkd_deploy.simulate import sample_axis, simulate
 from snnkd_deploy.target import load_target
-from tests.networks import ANY, CHAIN, random_inputs, random_network, seeds
+from tests.networks import ANY, ATTENTIVE, CHAIN, Recipe, random_inputs, random_network, seeds
 
 SAMPLES = 2
 SLOW = settings(max_examples=100, deadline=None)
 
 
-def integer_network(seed: int) -> tuple[Graph, Array]:
+def integer_network(seed: int, recipe: Recipe | None = None) -> tuple[Graph, Array]:
     """An integer network of any kind, and samples for it."""
-    graph = random_network(seed, ANY if seed % 2 else CHAIN)
+    graph = random_network(seed, recipe or (ANY if seed % 2 else CHAIN))
     inputs = random_inputs(graph, SAMPLES, seed)
     try:
         return lower(graph, load_target("onnx"), Calibration(inputs)).legal, inputs
@@ -54,9 +55,9 @@ def integer_network(seed: int) -> tuple[Graph, Array]:
         raise
 
 
-def teacher_network(seed: int) -> tuple[Graph, Array]:
+def teacher_network(seed: int, recipe: Recipe = ANY) -> tuple[Graph, Array]:
     """The same with ReLUs for neurons, one step, real numbers."""
-    graph = random_network(seed, replace(ANY, spiking_input=False, timesteps=(1, 1)))
+    graph = random_network(seed, replace(recipe, spiking_input=False, timesteps=(1, 1)))
     nodes = tuple(Relu(name=n.name, inputs=n.inputs) if isinstance(n, Neuron) else n for n in graph)
     relu = replace(graph, nodes=nodes)
     inputs = random_inputs(relu, SAMPLES, seed)
@@ -79,6 +80,8 @@ class Loops:
             arrived[place] = self.one(node, arguments, value, place, counts)
         if isinstance(node, Conv2d | Linear):
             counts["events_in"] = sum(1 for number in arguments[0].flat if number != 0)
+        if isinstance(node, Attention):
+            counts.update(self.multiply(node, arguments))
         if isinstance(node, Neuron):
             counts["active"] = int(arrived.sum())
         self.arrived[node.name] = arrived
@@ -101,6 +104,18 @@ class Loops:
         if isinstance(node, Pool):
             return self.pool(node, arguments[0][step, sample], before[0][step, sample], where, counts)
         return bool(np.any(value[place] != 0))
+
+    def multiply(self, node: Attention, factors: tuple[Array, ...]) -> dict[str, int]:
+        """Every pair that meets in either product, in the order with fewer of them where all are events."""
+        time, batch, channels, height, width = factors[0].shape
+        size, tokens = channels // node.heads, height * width
+        done = {"events_in": sum(1 for one in factors for number in one.flat if number != 0), "and": 0, "adds": 0}
+        for step, sample, head in product(range(time), range(batch), range(node.heads)):
+            q, k, v = (one[step, sample].reshape(node.heads, size, tokens)[head] for one in factors)
+            first, second, reader = (k, v, q) if size <= tokens else (k.T, q.T, v.T)
+            done["and"] += sum(1 for a, b in product(first, second) for n in range(len(a)) if a[n] and b[n])
+            done["adds"] += sum(1 for row, _ in product(reader, range(len(reader))) for number in row if number)
+        return done
 
     def weigh(self, node: Conv2d | Linear, x: Array, where: list[int], counts: dict[str, int]) -> bool:
         some = node.bias[where[0]] != 0
@@ -190,6 +205,9 @@ def check(graph: Graph, inputs: Array) -> None:
             assert layer.rate == pytest.approx(spikes.mean())
         elif isinstance(layer, Pools):
             assert layer.pool_ops == met["synops"]
+        elif isinstance(layer, Products):
+            assert (layer.attention_and, layer.attention_adds) == (met["and"], met["adds"])
+            assert layer.events_in == met["events_in"]
         elif isinstance(layer, Sums):
             assert layer.residual_adds == evaluations * size * (len(graph[layer.name].inputs) - 1)
         elif isinstance(layer, Activations):
@@ -206,6 +224,32 @@ def test_integer_networks_are_counted_exactly(seed: int) -> None:
 @given(seed=seeds)
 def test_teachers_are_counted_exactly(seed: int) -> None:
     check(*teacher_network(seed))
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=seeds)
+def test_products_of_spikes_are_counted_exactly(seed: int) -> None:
+    check(*integer_network(seed, ATTENTIVE))
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=seeds)
+def test_products_of_a_teacher_are_counted_exactly(seed: int) -> None:
+    check(*teacher_network(seed, ATTENTIVE))
+
+
+@pytest.mark.parametrize(("shape", "order"), [((4, 2, 3), "context"), ((4, 1, 1), "scores")])
+def test_an_attention_multiplies_in_the_shorter_order_and_each_pair_once(shape: tuple[int, ...], order: str) -> None:
+    nodes: list[Node] = [Input(name="x", shape=shape, high=1, static=False)]
+    nodes += [Attention(name="a", inputs=("x", "x", "x"), heads=2), Output(name="y", inputs=("a",))]
+    counts = count(Graph(nodes=tuple(nodes), timesteps=1, stage=Stage.INTEGER), np.ones((1, 2, *shape), dtype=int))
+    layer = counts["a"]
+    assert isinstance(layer, Products)
+    tokens = shape[1] * shape[2]
+    pairs = {"context": 2 * 2 * 2 * tokens, "scores": 2 * 2 * tokens * tokens}  # 2 heads of 2 channels, each product
+    assert (layer.order, layer.input_kind, layer.events_in) == (order, "spikes", 2 * 3 * 4 * tokens)
+    assert layer.attention_and == layer.attention_adds == 2 * pairs[order]
+    assert layer.dense_macs == layer.ann_macs_nonzero == 2 * pairs[order] == 2 * min(pairs.values())
 
 
 def rows(counts: Counts) -> list[dict[str, Any]]:

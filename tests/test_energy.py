@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from hypothesis import given, settings
 
 from snnkd_deploy import energy
 from snnkd_deploy.calibration import Calibration
+from snnkd_deploy.counts import count
 from snnkd_deploy.errors import BundleError, GraphError, InputError
 from snnkd_deploy.ir import (
     Array,
+    Attention,
     Conv2d,
     Flatten,
     Graph,
@@ -264,6 +267,41 @@ def test_the_formula_of_the_literature_by_hand() -> None:
     over = literature["ratio_exact_over_literature"]
     assert over["per_step"] == pytest.approx(exact / literature["snn"]["per_step"])
     assert over["once"] == pytest.approx((exact - 4.6 * 16 - 0.9 * 8) / literature["snn"]["once"])
+
+
+def attentive(kind: type[Node]) -> Graph:
+    """Two channels of 1 x 3 spikes, or of what a ReLU leaves of them, multiplied with themselves; two steps, or one."""
+    spiking = kind is Neuron
+    state = {"decay": 0.0, "threshold": np.asarray(0)} if spiking else {}
+    nodes: tuple[Node, ...] = (
+        Input(name="input", shape=(2, 1, 3), high=1, static=False),
+        kind(name="lif", inputs=("input",), **state),  # type: ignore[arg-type]
+        Attention(name="attention", inputs=("lif", "lif", "lif"), heads=1),
+        Flatten(name="flat", inputs=("attention",)),
+        Linear(name="fc", inputs=("flat",), weight=np.arange(12).reshape(2, 6), bias=np.zeros(2, dtype=int)),
+        Output(name="output", inputs=("fc",)),
+    )
+    return Graph(nodes=nodes, timesteps=2, stage=Stage.LEGAL if spiking else Stage.FOLDED, name="attentive")
+
+
+def test_products_of_spikes_are_additions_and_those_of_an_ann_multiply_accumulates() -> None:
+    spikes = np.array([[[[[1, 1, 0]], [[0, 1, 0]]]], [[[[0, 0, 0]], [[0, 0, 0]]]]])  # one sample, silent at step 1
+    found = energy.price(report(attentive(Neuron), inputs=spikes), [load_table("cmos45_fp32")])
+    attention = row(found, "attention")
+    # at token 0 one channel fires, at token 1 both: 1 + 4 pairs; 3 spikes of q read 2 numbers each
+    assert (attention["attention_and"], attention["attention_adds"]) == (5, 6)
+    assert attention["dense_macs"] == 2 * 2 * 2 * 3
+    assert found["energy"][0]["snn"]["by_class"]["attention"] == [pytest.approx(0.9 * 11)] * 3
+    same = next(ann for ann in found["ann"] if ann["role"] == "same_shape")
+    assert same["macs_dense"] == 2 * 2 * 2 * 3 + 12
+    literature = energy.price(report(attentive(Neuron), inputs=spikes), [])["literature"]
+    assert literature["snn"]["once"] == pytest.approx(4.6 * 12 + 0.9 * 2 * (9 / 36) * 24)
+
+
+def test_a_teacher_s_attention_skips_what_is_zero() -> None:
+    values = np.array([[[[[1, 1, 0]], [[0, 1, 0]]]]])
+    effective = count(replace(attentive(Relu), timesteps=1), values)
+    assert (effective.total("attention_and"), effective.total("attention_adds")) == (5, 6)
 
 
 def test_the_literature_has_no_exact_counterpart_under_other_prices() -> None:

@@ -7,7 +7,7 @@ from dataclasses import FrozenInstanceError, replace
 import numpy as np
 import pytest
 
-from snnkd_deploy.ir import Conv2d, Flatten, Graph, Input, Linear, Neuron, Output, Stage, ancestors
+from snnkd_deploy.ir import Attention, Conv2d, Flatten, Graph, Input, Linear, Neuron, Output, Stage, ancestors
 from tests.networks import ANY, pair, random_network
 
 
@@ -69,6 +69,25 @@ def test_shapes_that_do_not_fit_are_named() -> None:
     wrong = replace(graph, nodes=(Input(name="x", shape=(4,)), *graph.nodes[1:]))
     with pytest.raises(ValueError, match=r"w takes 3 features, met shape \(4,\)"):
         _ = wrong.shapes
+
+
+@pytest.mark.parametrize(
+    ("inputs", "heads", "message"),
+    [
+        (("x", "x"), 1, "takes three pictures q, k and v of one shape"),
+        (("x", "x", "f"), 1, r"met \(4, 2, 2\), \(4, 2, 2\), \(16,\)"),
+        (("x", "x", "x"), 3, "4 channels do not divide into 3 heads"),
+        (("x", "x", "x"), 0, "4 channels do not divide into 0 heads"),
+    ],
+)
+def test_attentions_that_do_not_fit_are_named(inputs: tuple[str, ...], heads: int, message: str) -> None:
+    nodes = (
+        Input(name="x", shape=(4, 2, 2)),
+        Flatten(name="f", inputs=("x",)),
+        Attention(name="a", inputs=inputs, heads=heads),
+    )
+    with pytest.raises(ValueError, match=message):
+        _ = Graph(nodes=nodes, timesteps=1).shapes
 
 
 def test_static_ends_at_the_first_neuron() -> None:

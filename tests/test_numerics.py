@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snnkd_deploy.ir import Conv2d, Linear
-from snnkd_deploy.numerics import conv2d, linear, round_half_even, scale_by_fraction
+from snnkd_deploy.ir import Attention, Conv2d, Linear
+from snnkd_deploy.numerics import attention, conv2d, linear, round_half_even, scale_by_fraction
 from tests.networks import pair
 
 
@@ -46,6 +49,30 @@ def test_convolution_equals_torch(seed: int) -> None:
     met = conv2d(x, node)
     assert met.dtype == np.int64
     np.testing.assert_array_equal(met, expected)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_attention_is_a_sum_over_tokens_and_channels_of_a_head(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    heads, size, shape = int(random.integers(1, 4)), int(random.integers(1, 4)), pair(random.integers(1, 4, 2))
+    q, k, v = random.integers(-3, 4, (3, 2, heads * size, *shape))
+    expected = np.zeros_like(v)
+    for sample, channel, *token in np.ndindex(*v.shape):
+        first = channel // size * size
+        for one, (row, column) in product(range(first, first + size), np.ndindex(*shape)):
+            weight = q[sample, one, token[0], token[1]] * k[sample, one, row, column]
+            expected[sample, channel, token[0], token[1]] += weight * v[sample, channel, row, column]
+    node = Attention(name="a", inputs=("q", "k", "v"), heads=heads)
+    met = attention(q, k, v, node)
+    assert met.dtype == np.int64
+    np.testing.assert_array_equal(met, expected)
+    np.testing.assert_array_equal(attention(q, k, v, replace(node, scale=0.25)), expected / 4)
+
+
+def test_counts_that_float64_cannot_hold_are_an_assertion() -> None:
+    large = np.full((1, 1, 1, 1), 2**18)
+    with pytest.raises(AssertionError):
+        attention(large, large, large, Attention(name="a", inputs=(), heads=1))
 
 
 def test_integer_sums_stay_exact_beyond_float32() -> None:

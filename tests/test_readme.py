@@ -17,6 +17,7 @@ from snnkd_deploy.distill import methods
 from snnkd_deploy.errors import ConfigError, RefusedError
 from snnkd_deploy.ir import (
     Add,
+    Attention,
     AvgPool2d,
     BatchNorm,
     Conv2d,
@@ -93,6 +94,14 @@ FEATURES: dict[str, tuple[Graph, str]] = {
     ),
     "residual add": (
         chain(conv("c2", "s1"), lif("s2", "c2"), conv("c3", "s2"), Add(name="a", inputs=("c3", "s1")), lif("s3", "a")),
+        "layer",
+    ),
+    "spiking self-attention": (
+        chain(
+            *(node for name in "qkv" for node in (conv(f"c{name}", "s1"), lif(name, f"c{name}"))),
+            Attention(name="a", inputs=("q", "k", "v"), heads=2, scale=1 / 8),
+            lif("sa", "a"),
+        ),
         "layer",
     ),
     "IF": (chain(first=lif("s1", "c1", decay=1.0)), "layer"),

@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from snnkd_deploy.config import TrainConfig
 from snnkd_deploy.errors import TraceError
-from snnkd_deploy.ir import Add, AvgPool2d, Conv2d, Input, Neuron, Relu
+from snnkd_deploy.ir import Add, Attention, AvgPool2d, Conv2d, Input, Neuron, Relu
 from snnkd_deploy.simulate import simulate
-from snnkd_deploy.snn import models
+from snnkd_deploy.snn import models, transformer
 from snnkd_deploy.snn.layers import Neuron as NeuronModule
 from snnkd_deploy.snn.layers import Repeat, TimeMean
 from snnkd_deploy.trace import trace
@@ -54,7 +54,8 @@ def test_our_networks_compute_the_same_as_graphs(model: str, role: str, reset: s
     assert graph.timesteps == (3 if role == "student" else 1)
     assert bool(graph.of(Relu)) == (role == "teacher")
     assert all(one.reset == reset and one.decay == 0.75 for one in graph.of(Neuron))
-    assert bool(graph.of(Add)) == ("resnet" in model)
+    assert bool(graph.of(Add)) == ("resnet" in model or model == "spikingformer")
+    assert len(graph.of(Attention)) == (model == "spikingformer")
 
 
 def trained(scope: Literal["layer", "channel"]) -> nn.Module:
@@ -88,6 +89,35 @@ def test_a_learned_decay_reaches_the_graph_and_computes_the_same() -> None:
 def test_a_decay_for_each_channel_is_refused() -> None:
     with pytest.raises(TraceError, match=r"neuron: learned 6 decays, one per channel; a graph holds one per layer"):
         trace(trained("channel"), SOURCE)
+
+
+class Shared(nn.Module):
+    """An attention whose q and k are one value, or whose inputs are."""
+
+    def __init__(self, heads: int = 1) -> None:
+        super().__init__()
+        self.attention = transformer.Attention(heads, 0.5)
+        self.q, self.k = nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k = self.q(x), self.k(x)
+        y: Tensor = self.attention(q, k, q)
+        return y
+
+
+def test_an_attention_may_read_one_value_twice_and_keeps_the_order() -> None:
+    network = Shared().double().eval()
+    images = np.random.default_rng(0).integers(0, 256, (4, *SHAPE))
+    graph = trace(network, SOURCE)
+    assert graph["attention"].inputs == ("q", "k", "q")
+    with torch.no_grad():
+        expected = network(torch.tensor(images / 255)).numpy()
+    np.testing.assert_allclose(simulate(graph, images).logits, expected, rtol=1e-9)
+
+
+def test_heads_that_do_not_divide_the_channels_are_refused() -> None:
+    with pytest.raises(TraceError, match="attention: 2 channels do not divide into 3 heads"):
+        trace(Shared(heads=3), SOURCE)
 
 
 class Odd(nn.Module):

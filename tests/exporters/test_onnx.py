@@ -14,18 +14,18 @@ from hypothesis import HealthCheck, given, settings
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.compiler import lower
 from snnkd_deploy.errors import BundleError, LegalityError
-from snnkd_deploy.ir import Conv2d, Graph, Linear
+from snnkd_deploy.ir import Attention, Conv2d, Graph, Linear
 from snnkd_deploy.proof import first_difference
 from snnkd_deploy.registry import load_exporter
 from snnkd_deploy.simulate import simulate
 from snnkd_deploy.target import State, Target, load_target
-from tests.networks import ANY, random_inputs, random_network, seeds
+from tests.networks import ANY, ATTENTIVE, Recipe, random_inputs, random_network, seeds
 
 TARGET, EXPORTER = load_target("onnx"), load_exporter("onnx")
 
 
-def compiled(seed: int, target: Target = TARGET, **options: object) -> Graph:
-    graph = random_network(seed, ANY)
+def compiled(seed: int, target: Target = TARGET, recipe: Recipe = ANY, **options: object) -> Graph:
+    graph = random_network(seed, recipe)
     return lower(graph, target, Calibration(random_inputs(graph, 8, seed), **options)).legal  # type: ignore[arg-type]
 
 
@@ -44,6 +44,31 @@ def test_onnxruntime_spikes_as_the_simulator(seed: int, tmp_path: Path) -> None:
     except LegalityError:
         return
     assert_equal(legal, tmp_path / "network.onnx", seed=seed)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@given(seed=seeds)
+def test_products_of_spikes_are_those_of_the_simulator(seed: int, tmp_path: Path) -> None:
+    try:
+        legal = compiled(seed, recipe=ATTENTIVE)
+    except LegalityError:
+        return
+    assert_equal(legal, tmp_path / "network.onnx", seed=seed)
+
+
+def test_counts_beyond_float32_are_multiplied_as_integers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seed = next(seed for seed in range(50) if random_network(seed, ATTENTIVE).of(Attention))
+    legal, path = compiled(seed, recipe=ATTENTIVE), tmp_path / "network.onnx"
+    assert_equal(legal, path, seed=seed)
+    types = []
+    for limit in (2**24, 1):
+        monkeypatch.setattr(EXPORTER, "EXACT_FLOAT32", limit)
+        EXPORTER.write(replace(legal, nodes=tuple(legal)), TARGET, path)
+        model = onnx.shape_inference.infer_shapes(onnx.load(path))
+        found = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
+        types.append({found[name] for node in model.graph.node if node.op_type == "MatMul" for name in node.output})
+    assert types == [{onnx.TensorProto.FLOAT}, {onnx.TensorProto.INT32}]
+    assert_equal(legal, path, seed=seed)
 
 
 def test_any_batch_size_runs(tmp_path: Path) -> None:

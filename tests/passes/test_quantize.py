@@ -10,14 +10,28 @@ import pytest
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.check import graph_problems
 from snnkd_deploy.compiler import lower
-from snnkd_deploy.errors import ConfigError, LegalityError
-from snnkd_deploy.ir import Add, Array, AvgPool2d, Conv2d, Graph, Input, Linear, Neuron, Output, SumPool2d
+from snnkd_deploy.errors import ConfigError, GraphError, LegalityError
+from snnkd_deploy.ir import (
+    Add,
+    Array,
+    Attention,
+    AvgPool2d,
+    Conv2d,
+    Flatten,
+    Graph,
+    Input,
+    Linear,
+    Neuron,
+    Node,
+    Output,
+    SumPool2d,
+)
 from snnkd_deploy.passes.fold_batchnorm import fold_batchnorm
 from snnkd_deploy.passes.quantize import find_groups, quantize
 from snnkd_deploy.passes.weight_shortcuts import weight_shortcuts
 from snnkd_deploy.simulate import simulate
 from snnkd_deploy.target import Target, load_target
-from tests.networks import ANY, CHAIN, random_inputs, random_network
+from tests.networks import ANY, ATTENTIVE, CHAIN, random_inputs, random_network
 
 ONNX, LOIHI = load_target("onnx"), load_target("loihi")
 
@@ -167,6 +181,78 @@ def test_clipping_by_mse_beats_the_largest_weight_when_one_is_an_outlier() -> No
 
 def test_the_decay_is_a_multiple_of_the_target_s_fraction() -> None:
     assert neuron(integers(dense(np.eye(2), decay=0.9)), "s").decay == round(0.9 * 4096) / 4096
+
+
+def attentive(scale: float, threshold: float = 1.0, neurons: bool = True) -> Graph:
+    """Three channels of 1 x 6 spikes, or currents, multiplied with themselves; neurons, the mean over time of these."""
+    nodes: list[Node] = [
+        Input(name="x", shape=(3, 1, 6), high=1, static=False),
+        Conv2d(name="w", inputs=("x",), weight=np.eye(3).reshape(3, 3, 1, 1), bias=np.zeros(3)),
+        Neuron(name="s", inputs=("w",), decay=0.5, threshold=np.asarray(0.5)),
+    ]
+    source = "s" if neurons else "w"
+    nodes = nodes if neurons else nodes[:2]
+    nodes += [
+        Attention(name="a", inputs=(source, source, source), heads=1, scale=scale),
+        Neuron(name="b", inputs=("a",), decay=0.5, threshold=np.asarray(threshold)),
+        Flatten(name="f", inputs=("b",)),
+        Linear(name="r", inputs=("f",), weight=np.ones((2, 18)), bias=np.zeros(2)),
+        Output(name="y", inputs=("r",)),
+    ]
+    return Graph(nodes=tuple(nodes), timesteps=3)
+
+
+@pytest.mark.parametrize(
+    ("scale", "threshold", "counts"), [(0.25, 1.0, 4), (1 / 8, 1.0, 8), (0.1, 0.3, 3), (1, 2.5, 2)]
+)
+def test_the_scale_of_a_product_moves_into_the_threshold(scale: float, threshold: float, counts: int) -> None:
+    graph = attentive(scale, threshold)
+    integer = integers(graph)
+    attention = integer["a"]
+    assert isinstance(attention, Attention)
+    assert attention.scale == 1
+    assert neuron(integer, "b").threshold == counts
+    inputs = random_inputs(graph, 30)
+    if counts * scale == threshold:
+        expected, met = simulate(graph, inputs).spikes["b"], simulate(integer, inputs).spikes["b"]
+        assert 0 < met.mean() < 1
+        np.testing.assert_array_equal(expected, met)
+
+
+def test_products_that_are_no_counts_are_refused() -> None:
+    with pytest.raises(GraphError, match=r"a: multiplies w \(Conv2d\); only spikes are accepted"):
+        integers(attentive(0.25, neurons=False))
+    with pytest.raises(LegalityError, match=r"b: its threshold 0\.2 is below 0\.25, which one product"):
+        integers(attentive(0.25, threshold=0.2))
+
+
+def test_a_stream_of_currents_has_one_unit() -> None:
+    graphs = [random_network(seed, ATTENTIVE) for seed in range(40)]
+    streams = 0
+    for graph in (one for one in graphs if len(one.of(Add)) == 1):
+        try:
+            compiled = lower(graph, ONNX, Calibration(random_inputs(graph, 8)))
+        except LegalityError:
+            continue
+        terms = [layer(compiled.integer, name).unit for name in compiled.integer.of(Add)[0].inputs]
+        assert float(terms[0]) == float(terms[1])  # type: ignore[arg-type]
+        streams += 1
+    assert streams > 3
+
+
+def test_neurons_behind_a_pool_of_spikes_count_in_its_unit() -> None:
+    nodes: tuple[Node, ...] = (
+        Input(name="x", shape=(1, 2, 2), high=1, static=False),
+        AvgPool2d(name="p", inputs=("x",), kernel=(2, 2), stride=(2, 2)),
+        Neuron(name="s", inputs=("p",), decay=0.5, threshold=np.asarray(0.5)),
+        Flatten(name="f", inputs=("s",)),
+        Linear(name="r", inputs=("f",), weight=np.ones((2, 1)), bias=np.zeros(2)),
+        Output(name="y", inputs=("r",)),
+    )
+    graph = Graph(nodes=nodes, timesteps=3)
+    integer, inputs = integers(graph), random_inputs(graph, 30)
+    assert neuron(integer, "s").threshold == 2
+    np.testing.assert_array_equal(simulate(graph, inputs).spikes["s"], simulate(integer, inputs).spikes["s"])
 
 
 def test_refusals_name_layer_and_limit() -> None:
