@@ -11,14 +11,18 @@ import numpy as np
 import pytest
 
 from snnkd_deploy import export as exporting
+from snnkd_deploy.api import energy
 from snnkd_deploy.bundle import Bundle, open_bundle
+from snnkd_deploy.config import load_config
 from snnkd_deploy.data import load
 from snnkd_deploy.errors import BundleError, DataError, LegalityError, ProofError, RuntimeMissingError, UnknownNameError
 from snnkd_deploy.export import ExportOptions, export, read_run, verify
+from snnkd_deploy.ir import Attention
 from snnkd_deploy.proof import Proof
 from snnkd_deploy.registry import load_exporter
 from snnkd_deploy.run import Run
 from snnkd_deploy.simulate import Record, predictions
+from snnkd_deploy.train import train
 
 
 def test_the_ladder_is_what_the_forms_really_reach(tiny_bundle: Bundle, tiny_run: Run) -> None:
@@ -34,6 +38,23 @@ def test_the_ladder_is_what_the_forms_really_reach(tiny_bundle: Bundle, tiny_run
     rates = ladder["student"]["layers"]
     for name, activity in ladder["folded"]["layers"].items():
         assert activity["rate"] == pytest.approx(rates[name]["rate"], abs=0.002)
+
+
+def test_a_spikingformer_is_trained_proven_and_priced(tmp_path: Path) -> None:
+    quick = {"width": 8, "depth": 1, "timesteps": 2, "epochs": 1, "teacher_epochs": 1, "threads": 1}
+    run = train(load_config(model="spikingformer", **quick), out=tmp_path / "run")
+    bundle = export(run, "onnx", tmp_path / "b", ExportOptions(samples=20))
+    proof = bundle.manifest["proofs"][0]
+    assert (proof["verified"], proof["differing"]) == (True, 0)
+    assert proof["spikes"] > 0
+    assert len(bundle.graphs["integer"].of(Attention)) == len(bundle.graphs["teacher"].of(Attention)) == 1
+    found = energy(tmp_path / "report.json", bundle.path, samples=5)
+    layer = next(one for one in found["layers"] if one["op"] == "Attention")
+    assert layer["dense_macs"] == 2 * 8 * 64 * 4  # both products: channels, tokens, channels of a head
+    assert next(ann for ann in found["ann"] if ann["role"] == "same_shape")["is_teacher"]
+    with pytest.raises(LegalityError, match=r"blocks\.1\.attention: no Attention on this target; it has"):
+        export(run, "loihi", tmp_path / "l")
+    assert not (tmp_path / "l").exists()
 
 
 def test_options_reach_the_integers(tiny_run: Run, tmp_path: Path) -> None:
