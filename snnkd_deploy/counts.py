@@ -379,7 +379,7 @@ def pairs(node: Linear | Conv2d, events: Array, nonzero: bool = False) -> int:
 
 def products(node: Attention, factors: tuple[Array, ...]) -> Array:
     """Events of q, k and v, coincidences of the first product, additions of the second; see `Products`."""
-    q, k, v = (by_heads(one != 0, node.heads).astype(np.int64) for one in factors)
+    q, k, v = (by_heads(one != 0, node.heads).astype(np.int64) for one in np.broadcast_arrays(*factors))
     channels, tokens = q.shape[-2:]
     events = sum(int(one.sum()) for one in (q, k, v))
     if _order(channels, tokens) == "context":

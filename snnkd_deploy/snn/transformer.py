@@ -1,4 +1,4 @@
-"""Spikingformer: a transformer whose every weight and every product reads single spikes.
+"""Spikingformer: a transformer whose weights, behind the first layer, and products read spikes.
 
 Zhou, Yu, Zhou, Ma, Zhang, Huang, Yuan, Tian, "Spikingformer: Spike-driven residual learning for transformer-based
 spiking neural network", arXiv 2304.11954. Neurons stand in front of the weights, so what blocks add up is current.
