@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from snnkd_deploy import cluster
 from snnkd_deploy.augment import augmented
 from snnkd_deploy.data import Split
 
@@ -51,8 +52,8 @@ class Images:
         return pixels.to(torch.float32, memory_format=torch.channels_last) * self.scale
 
     def in_order(self, size: int = BATCH) -> Iterator[tuple[Tensor, Tensor]]:
-        """All of them once, `size` at a time."""
-        for start in range(0, len(self), size):
+        """All of them once, `size` at a time; with several processes each gets every so many of these batches."""
+        for start in range(cluster.here().rank * size, len(self), cluster.size() * size):
             yield self.batch(torch.arange(start, min(start + size, len(self))))
 
 
@@ -61,4 +62,4 @@ def accuracy(network: nn.Module, images: Images) -> float:
     """Share of the images, 0 to 1, whose largest logit is that of their label; the network is left in eval mode."""
     network.eval()
     right = sum(int((network(batch).argmax(1) == labels).sum()) for batch, labels in images.in_order())
-    return right / len(images)
+    return cluster.summed([right])[0] / len(images)

@@ -6,14 +6,14 @@ import errno
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
 from snnkd_deploy import __version__
-from snnkd_deploy.config import TrainConfig, load_config
+from snnkd_deploy.config import PLACE, TrainConfig, load_config
 from snnkd_deploy.errors import ConfigError, SnnkdError, StorageError
 
 if TYPE_CHECKING:
@@ -83,15 +83,19 @@ SETTINGS = {
     "method": "none, logits, feature, blockwise, bkd, lasnn, hta-kl, tser or idsnn",
     "epochs": "epochs of the student",
     "teacher_epochs": "epochs of the teacher",
-    "batch_size": "images per step",
+    "batch_size": "images per step, of all devices together",
+    "accumulate": "parts that a batch is cut into, one after the other, to save memory; BatchNorm sees one part",
+    "precision": "fp32, or bf16 for products and activations in training (weights, membranes and losses stay fp32)",
     "optimizer": "optimiser of both networks",
     "learning_rate": "peak learning rate of the student",
     "teacher_learning_rate": "peak learning rate of the teacher",
     "weight_decay": "weight decay of both networks",
     "augment": "random changes of the training images, joined by +: flip, shift, crop, cutout, autoaugment",
     "seed": "of weights, order and augmentation",
-    "threads": "threads of torch",
+    "threads": "threads of torch in each process",
     "device": "cpu, cuda, cuda:0, ...",
+    "devices": "devices on each node, one process for each; where torchrun starts the command, it decides",
+    "nodes": "machines; on each of them torchrun starts the command",
 }
 
 
@@ -159,15 +163,27 @@ def train(
     """Train an ANN teacher and distil a spiking student from it."""
     if logits is not None:
         settings["method_options"] = {**(settings["method_options"] or {}), "logits": logits}
-    if resume and (config or any(value is not None for value in settings.values())):
-        raise ConfigError("--resume goes on with the settings of the run; give no others")
-    chosen = None if resume else load_config(config, **settings)
+    chosen = _resumed(out, config, settings) if resume else load_config(config, **settings)
     from snnkd_deploy.api import train as run_training
+    from snnkd_deploy.launch import speaks
     from snnkd_deploy.progress import watching
 
     with watching() as watch:
         run = run_training(chosen, out=out, resume=resume, watch=watch)
-    _print_json(run.document) if as_json else _print_run(run)
+    if speaks():
+        _print_json(run.document) if as_json else _print_run(run)
+
+
+def _resumed(out: Path | None, config: Path | None, settings: dict[str, Any]) -> TrainConfig | None:
+    """The settings of the run that goes on, in another place if one is given."""
+    given = {key: value for key, value in settings.items() if value is not None}
+    if config or not given.keys() <= set(PLACE):
+        kept = ", ".join("--" + key for key in PLACE)
+        raise ConfigError(f"--resume goes on with the settings of the run; give no others than {kept}")
+    from snnkd_deploy.run import latest, open_run
+
+    found = open_run(out, unfinished=True) if out else latest(unfinished=True)
+    return replace(found.config, **given)
 
 
 @main.command()

@@ -54,7 +54,9 @@ class TrainConfig:
 
     epochs: int = _number(10, 1, 100_000)
     teacher_epochs: int = _number(8, 1, 100_000)
-    batch_size: int = _number(64, 2, 65_536)
+    batch_size: int = _number(64, 2, 65_536)  # of all processes and micro-batches together
+    accumulate: int = _number(1, 1, 65_536)  # micro-batches of a batch, one after the other; BatchNorm sees one of them
+    precision: Literal["fp32", "bf16"] = "fp32"  # of products and activations in training; all else is fp32
     optimizer: Literal["sgd", "adamw"] = "adamw"
     learning_rate: float = _number(5e-3, 0, 100, above=True)
     teacher_learning_rate: float = _number(2e-3, 0, 100, above=True)
@@ -64,6 +66,8 @@ class TrainConfig:
     seed: int = _number(0, 0, 2**31 - 1)
     threads: int | None = _number(None, 1, 4096)  # None: as torch decides
     device: str = "cpu"  # cpu, cuda, cuda:0, ...
+    devices: int = _number(1, 1, 4096)  # of that kind on each node, one process for each
+    nodes: int = _number(1, 1, 65_536)
 
     def __post_init__(self) -> None:
         if problems := _problems(asdict(self)):
@@ -73,6 +77,8 @@ class TrainConfig:
         """All keys and values, as plain JSON types."""
         return asdict(self)
 
+
+PLACE = ("threads", "device", "devices", "nodes")  # what may change while a run goes on
 
 _LITERATURE: dict[str, Any] = {  # Rate-based backpropagation, Yu et al., NeurIPS 2024, and the works before it
     "model": "resnet",

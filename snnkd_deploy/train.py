@@ -13,7 +13,7 @@ import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from snnkd_deploy import __version__, augment, checkpoint, data, distill, run
+from snnkd_deploy import __version__, augment, checkpoint, cluster, data, distill, launch, run
 from snnkd_deploy.batches import Images, accuracy
-from snnkd_deploy.config import TrainConfig, load_config
+from snnkd_deploy.config import PLACE, TrainConfig, load_config
 from snnkd_deploy.data import DataSet
 from snnkd_deploy.errors import ConfigError, RunError
 from snnkd_deploy.files import replacing
@@ -33,7 +33,9 @@ from snnkd_deploy.progress import Silent, Watch
 from snnkd_deploy.run import Run
 from snnkd_deploy.snn import models
 from snnkd_deploy.snn.engines import load_engine
+from snnkd_deploy.snn.lif import wide
 from snnkd_deploy.snn.models import Network
+from snnkd_deploy.snn.norms import over_processes
 
 Losses = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
@@ -51,37 +53,82 @@ def train(
     `config` may be left out. Weights are those of the last epoch: nothing is selected on the test images.
     """
     out, watch = Path(out) if out is not None else None, watch or Silent()
-    if resume:
-        path = out or run.latest(unfinished=True).path
-        with run.locked(run.open_run(path, unfinished=True).path):
-            return _resume(path, config, watch)
-    config, dataset = _prepare(config or load_config())
-    path = run.claim(out, config.dataset)
-    with run.locked(path):
-        return _stages(run.create(path, config, _described(dataset), _versions()), dataset, watch)
+    path = (out or run.latest(unfinished=True).path) if resume else None
+    if path is not None:
+        config = config or run.open_run(path, unfinished=True).config
+    config = launch.placed(_settled(config or load_config()))
+    with launch.joined(config):
+        watch = watch if cluster.leads() else Silent()
+        return _begin(out, config, watch) if path is None else _resume(path, config, watch)
 
 
-def _resume(path: Path, config: TrainConfig | None, watch: Watch) -> Run:
-    found = run.open_run(path, unfinished=True)
-    if config is not None:
-        old, new = found.config.as_dict(), _settled(config).as_dict()
-        if changed := [f"{key}: {old[key]!r} there, {new[key]!r} now" for key in old if old[key] != new[key]]:
-            raise ConfigError(f"{path} was started with other settings and cannot go on: {'; '.join(changed)}")
-    if found.finished:
-        watch.note(f"{path} is finished already")
-        return found
+def _begin(out: Path | None, config: TrainConfig, watch: Watch) -> Run:
+    dataset = _prepare(config)
+    path = cluster.first(lambda: run.claim(out, config.dataset))
+    with _held(path):
+        current = cluster.first(lambda: run.create(path, config, _described(dataset), _versions()))
+        return _trained(current, dataset, watch)
+
+
+def _resume(path: Path, config: TrainConfig, watch: Watch) -> Run:
+    with _held(run.open_run(path, unfinished=True).path):
+        found = cluster.first(lambda: _moved(run.open_run(path, unfinished=True), config))
+        if found.finished:
+            watch.note(f"{path} is finished already")
+            return found
+        return _trained(found, _same_data(found), watch)
+
+
+def _held(path: Path) -> AbstractContextManager[None]:
+    """The lock of a run, which one process of those that train has."""
+    return run.locked(path) if cluster.leads() else nullcontext()
+
+
+def _moved(found: Run, config: TrainConfig) -> Run:
+    """The run to go on with, in the place that `config` says; ConfigError if that differs in anything else."""
+    old, new = found.config.as_dict(), config.as_dict()
+    differing = [key for key in old if old[key] != new[key]]
+    if changed := [f"{key}: {old[key]!r} there, {new[key]!r} now" for key in differing if key not in PLACE]:
+        raise ConfigError(f"{found.path} was started with other settings and cannot go on: {'; '.join(changed)}")
+    return found if found.finished or not differing else found.update(config=new)
+
+
+def _same_data(found: Run) -> DataSet:
     dataset = data.load(found.config.dataset, found.config.data_dir, found.config.timesteps)
     if dataset.sha256 != found.data["sha256"]:
-        raise RunError(f"{path} was started with other data: {dataset.name} has changed since (SHA-256 differs)")
-    return _stages(found, dataset, watch)
+        raise RunError(f"{found.path} was started with other data: {dataset.name} has changed since (SHA-256 differs)")
+    _check_place(found.config, dataset)
+    return dataset
 
 
-def _prepare(config: TrainConfig) -> tuple[TrainConfig, DataSet]:
-    """Settle what depends on files, and refuse now whatever would fail after hours."""
-    config = _settled(config)
+def _trained(current: Run, dataset: DataSet, watch: Watch) -> Run:
+    """Train in this process, or in as many as the settings ask for."""
+    if launch.alone(current.config):
+        return _stages(current, dataset, watch)
+    launch.launch(_stages_here, current, current.config, watch)
+    return run.open_run(current.path)
+
+
+def _stages_here(current: Run, watch: Watch) -> None:
+    """What each process does that was started for this run."""
+    _stages(current, _same_data(current), watch)
+
+
+def _check_place(config: TrainConfig, dataset: DataSet) -> None:
+    """Refuse a device that is not there or cannot do it, and a batch that the processes cannot share."""
+    device = _device(config)
+    if config.precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
+        raise ConfigError(f"precision 'bf16': device {config.device!r} cannot compute in it; use fp32")
+    images = min(config.batch_size, len(dataset.train))
+    cluster.check_batch(images, config.devices * config.nodes, config.accumulate)
+
+
+def _prepare(config: TrainConfig) -> DataSet:
+    """The data; refuses now whatever would fail after hours."""
     distill.check(config.method, config.method_options)
     _device(config)
     dataset = data.load(config.dataset, config.data_dir, config.timesteps)
+    _check_place(config, dataset)
     augment.check(config.augment, dataset.input_shape)
     if config.teacher and run.open_run(config.teacher).data["sha256"] != dataset.sha256:
         raise ConfigError(f"teacher {config.teacher} was trained on other data than {dataset.name} as it is here")
@@ -89,7 +136,7 @@ def _prepare(config: TrainConfig) -> tuple[TrainConfig, DataSet]:
         student, teacher, method = _pair(config, dataset.input_shape, len(dataset.classes))
         load_engine(config.engine, config.method, method.needs).check(student)
         method.prepare(student, teacher)
-    return config, dataset
+    return dataset
 
 
 def _pair(config: TrainConfig, shape: models.Shape, classes: int) -> tuple[Network, Network, distill.Method]:
@@ -123,7 +170,7 @@ def _settled(config: TrainConfig) -> TrainConfig:
 
 def _device(config: TrainConfig) -> torch.device:
     try:
-        device = torch.device(config.device)
+        device = cluster.here().device or torch.device(config.device)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
         reason = str(error).partition("\n")[0]
@@ -152,9 +199,9 @@ def _versions() -> dict[str, str]:
 def _environment(config: TrainConfig) -> Iterator[None]:
     """Threads as asked for, convolutions that repeat exactly, and the caller's random numbers left alone."""
     threads = torch.get_num_threads()
-    devices = [torch.device(config.device)] if config.device.startswith("cuda") else []
+    devices = [_device(config)] if config.device.startswith("cuda") else []
     with torch.random.fork_rng(devices), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
-        torch.set_num_threads(config.threads or threads)
+        torch.set_num_threads(config.threads or max(1, threads // config.devices))
         try:
             yield
         finally:
@@ -176,17 +223,35 @@ def _stages(current: Run, dataset: DataSet, watch: Watch) -> Run:
 def _teacher(current: Run, images: Images, test: Images, watch: Watch) -> Run:
     config = current.config
     if config.teacher is not None:
-        return _reuse_teacher(current, run.open_run(config.teacher), watch)
+        return cluster.first(lambda: _reuse_teacher(current, run.open_run(str(config.teacher)), watch))
     _seed(config.seed, "teacher")
     network = models.teacher(config, current.input_shape, len(current.classes)).to(images.pixels.device)
 
     def losses(batch: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        return {"ce": functional.cross_entropy(network(batch), labels)}
+        with _precision(config, batch.device):
+            logits = over_processes(network)(batch)
+        return {"ce": functional.cross_entropy(wide(logits), labels)}
 
     epochs, rate = config.teacher_epochs, config.teacher_learning_rate
     Stage("teacher", current, network, nn.Module(), losses, epochs, rate).run(images, test, watch)
-    checkpoint.write_weights(current.teacher_file, network)
-    return current.complete("teacher", accuracy(network, test))
+    share = accuracy(network, test)
+    return cluster.first(lambda: _complete(current, "teacher", network, share))
+
+
+def _complete(current: Run, role: str, network: Network, share: float, **more: Any) -> Run:
+    """Write the weights, and that they are final."""
+    checkpoint.write_weights(current.path / f"{role}.safetensors", network)
+    return current.complete(role, share, **more)
+
+
+def _precision(config: TrainConfig, device: torch.device) -> AbstractContextManager[None]:
+    """Where products are taken in bfloat16, if asked for.
+
+    Without the cache of cast weights: one filled in the spike pass of engine rate would have no gradient in the other.
+    """
+    if config.precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
 
 
 def _reuse_teacher(current: Run, other: Run, watch: Watch) -> Run:
@@ -207,16 +272,17 @@ def _student(current: Run, images: Images, test: Images, watch: Watch) -> Run:
     engine = load_engine(config.engine, config.method, method.needs)
 
     def losses(batch: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        return method.losses(engine.outputs(student, batch), teacher.outputs(batch), batch, labels)
+        with _precision(config, batch.device):
+            seen, taught = engine.outputs(student, batch), teacher.outputs(batch)
+        return over_processes(method).losses(seen.widened(), taught.widened(), batch, labels)
 
     stage = Stage("student", current, student, method, losses, config.epochs, config.learning_rate)
     if not stage.begun:
         method.prepare(student, teacher)
     stage.run(images, test, watch)
-    checkpoint.write_weights(current.student_file, student)
     with models.recording(student) as rates:
         share = accuracy(student, test)
-    return current.complete("student", share, rates=rates)
+    return cluster.first(lambda: _complete(current, "student", student, share, rates=rates))
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,14 +305,14 @@ class Stage:
     @property
     def begun(self) -> bool:
         """Whether an epoch is done already."""
-        return bool(checkpoint.rows(self.file))
+        return cluster.first(lambda: bool(checkpoint.rows(self.file)))
 
     def run(self, images: Images, test: Images, watch: Watch) -> None:
         """Train from the last checkpoint, or the start, to the last epoch."""
         config, file = self.current.config, self.file
         trained = models.channels_last(nn.ModuleDict({"network": self.network, "method": self.method}))
         optimizer = _optimizer(trained, config)
-        rows = checkpoint.rows(file)
+        rows = cluster.first(lambda: checkpoint.rows(file))
         if rows:
             checkpoint.restore(file, trained, optimizer)
         earlier = checkpoint.rows(self.current.state / "teacher.safetensors") if self.name != "teacher" else []
@@ -256,8 +322,9 @@ class Stage:
             row = self._epoch(epoch, optimizer, images, watch)
             row["accuracy"] = accuracy(self.network, test)
             rows.append(row)
-            checkpoint.save(file, trained, optimizer, rows)
-            run.write_history(self.current.path / "history.csv", earlier + rows)
+            if cluster.leads():
+                checkpoint.save(file, trained, optimizer, rows)
+                run.write_history(self.current.path / "history.csv", earlier + rows)
             watch.epoch(row)
 
     def _epoch(self, epoch: int, optimizer: torch.optim.Optimizer, images: Images, watch: Watch) -> dict[str, Any]:
@@ -281,11 +348,18 @@ class Stage:
         return self._row(epoch, sums, learning_rate=rate, images_per_second=round(speed, 1))
 
     def _step(self, optimizer: torch.optim.Optimizer, batch: Tensor, labels: Tensor) -> dict[str, float]:
-        losses = self.losses(batch, labels)
+        """One step with a batch; each loss, mean over processes and micro-batches."""
+        parts, names, values = self.current.config.accumulate, [], []
         optimizer.zero_grad()
-        torch.autograd.backward(torch.stack(list(losses.values())).sum())
+        for images, answers in cluster.parts(batch, labels, parts):
+            losses = self.losses(images, answers)
+            stacked = torch.stack(list(losses.values()))
+            torch.autograd.backward(stacked.sum() / parts)
+            names, values = list(losses), [*values, stacked.detach()]
+        cluster.average_gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
         optimizer.step()
-        return {name: loss.item() for name, loss in losses.items()}
+        means = cluster.total(torch.stack(values).mean(0)) / cluster.size()
+        return dict(zip(names, means.tolist(), strict=True))
 
     def _row(self, epoch: int, losses: dict[str, float], **more: float) -> dict[str, Any]:
         parts = {f"loss_{name}": value for name, value in losses.items()}

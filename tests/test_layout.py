@@ -35,6 +35,8 @@ ORDER = (
     "data",
     "run",
     "progress",
+    "cluster",
+    "launch",
     "snn",
     "autoaugment",
     "augment",
@@ -49,10 +51,14 @@ ORDER = (
     "export",
     "api",
     "cli",
+    "__main__",
 )
 """A module imports only what stands before it (a package also what is inside itself)."""
 
-TRAINING = {"snn", "autoaugment", "augment", "batches", "checkpoint", "distill", "train", "saliency_report", "trace"}
+TRAINING = {
+    "cluster", "launch", "snn", "autoaugment", "augment", "batches", "checkpoint", "distill", "train", "saliency_report",
+    "trace",
+}  # fmt: skip
 ONLY_IN = {
     "torch": {*TRAINING, "exporters"},
     "click": {"cli"},
@@ -66,6 +72,7 @@ ONLY_IN = {
     "matplotlib": {"page", "saliency_report"},
     "sklearn": {"data"},
     "filelock": {"run"},
+    "lightning_fabric": {"launch"},
 }
 COMPILING = {*ORDER[: ORDER.index("config")]}
 EXPORTERS_SEE = {"errors", "files", "ir", "numerics", "target", "simulate", "bounds", "check", "proof", "exporters"}

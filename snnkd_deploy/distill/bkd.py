@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from snnkd_deploy.cluster import drawn
 from snnkd_deploy.distill.logits import LogitTerm
 from snnkd_deploy.distill.method import Method, Setup, as_map, same_size
 from snnkd_deploy.snn.models import Outputs
@@ -13,7 +14,8 @@ from snnkd_deploy.snn.models import Outputs
 
 def blurred(features: Tensor, share: float) -> Tensor:
     """Features (B, C, H, W), each channel of each sample zero with probability `share`; the others as they are."""
-    return features * (torch.rand(features.shape[:2], device=features.device) >= share)[:, :, None, None]
+    chances = drawn(lambda count: torch.rand(count, features.shape[1], device=features.device), len(features))
+    return features * (chances >= share)[:, :, None, None]
 
 
 def restoration(channels: int) -> nn.Sequential:

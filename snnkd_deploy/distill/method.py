@@ -37,7 +37,9 @@ class Setup:
 class Method(nn.Module):
     """Base of all methods. Options are keyword arguments with defaults; extra layers are submodules and are trained.
 
-    The random numbers of torch are seeded anew before each step, so `losses` may draw from them.
+    The random numbers of torch are seeded anew before each step, so `losses` may draw from them; those of single
+    samples come from `cluster.drawn`. A batch may be cut up, over processes or in time, and the losses of its parts are
+    averaged: each must be a mean over samples. Samples may meet in BatchNorm, which sees the batch of all processes.
     """
 
     name: ClassVar[str]

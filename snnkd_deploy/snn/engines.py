@@ -10,6 +10,7 @@ from torch import Tensor
 from snnkd_deploy.errors import ConfigError, UnknownNameError
 from snnkd_deploy.snn import rate
 from snnkd_deploy.snn.models import Network, Outputs
+from snnkd_deploy.snn.norms import over_processes
 
 
 def accept(student: Network) -> None:
@@ -32,12 +33,12 @@ class Engine:
 
 def bptt(student: Network, images: Tensor) -> Outputs:
     """Backpropagation through time: every step stays in the graph."""
-    return student.outputs(images)
+    return over_processes(student).outputs(images)
 
 
 def bptt_membranes(student: Network, images: Tensor) -> Outputs:
     """The same with the membranes of each block, which take a second, unfused pass through its last neurons."""
-    return student.outputs(images, membranes=True)
+    return over_processes(student).outputs(images, membranes=True)
 
 
 ENGINES: dict[str, Engine] = {

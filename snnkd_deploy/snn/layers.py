@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from snnkd_deploy.errors import ConfigError
-from snnkd_deploy.snn.lif import LIF, Reset, lif, lif_states
+from snnkd_deploy.snn.lif import LIF, Reset, lif, lif_states, wide_type
 
 
 class Neuron(nn.Module):
@@ -127,7 +127,7 @@ class TimeMean(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The mean."""
-        return x if self.timesteps == 1 else _steps(x, self.timesteps).mean(0)
+        return x if self.timesteps == 1 else _steps(x, self.timesteps).mean(0, dtype=wide_type(x))
 
     def extra_repr(self) -> str:
         """What `repr` shows."""

@@ -1,4 +1,7 @@
-"""The leaky integrate-and-fire neuron: the loop that defines it, and one fused function equal to the loop."""
+"""The leaky integrate-and-fire neuron: the loop that defines it, and one fused function equal to the loop.
+
+Currents may be bfloat16: spikes are too, which hold 0 and 1 exactly; membranes and what flows back are float32.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,16 @@ from snnkd_deploy.snn.surrogate import surrogate
 
 Reset = Literal["zero", "subtract"]
 CACHED = 1 << 20  # values over all steps that the backward pass works on at once: a few MiB, which stay in the cache
+
+
+def wide_type(x: Tensor) -> torch.dtype:
+    """In which membranes, means and losses of x are computed: its own type, but at least float32."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def wide(x: Tensor) -> Tensor:
+    """x itself, or in float32 if it is narrower."""
+    return x.to(wide_type(x))
 
 
 @dataclass(frozen=True)
@@ -71,7 +84,7 @@ def lif_loop(current: Tensor, neuron: LIF, decay: Tensor | None = None) -> Tenso
 def lif_states(current: Tensor, neuron: LIF, decay: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Spikes, and the membrane before each reset, both (T, B, ...), of the input current (T, B, ...)."""
     kept = neuron.decay if decay is None else decay
-    v, train, membranes = torch.zeros_like(current[0]), [], []
+    v, train, membranes = torch.zeros_like(current[0], dtype=wide_type(current)), [], []
     for x in current:
         v = kept * v + x
         membranes.append(v)
@@ -79,7 +92,7 @@ def lif_states(current: Tensor, neuron: LIF, decay: Tensor | None = None) -> tup
         train.append(s)
         fired = s.detach() if neuron.detach_reset else s
         v = v - fired * (v if neuron.reset == "zero" else neuron.threshold)
-    return torch.stack(train), torch.stack(membranes)
+    return torch.stack(train).to(current.dtype), torch.stack(membranes)
 
 
 def lif(current: Tensor, neuron: LIF, decay: Tensor | None = None) -> Tensor:
@@ -107,7 +120,7 @@ class _Fused(torch.autograd.Function):
 
 def _run(current: Tensor, neuron: LIF, decay: float | Tensor, before: Tensor | None = None) -> Tensor:
     """Spikes (T, ...) in the memory order of `current`; into `before` (T, ...) goes the membrane before each reset."""
-    spikes, v = torch.empty_like(current), torch.zeros_like(current[0])
+    spikes, v = torch.empty_like(current), torch.zeros_like(current[0], dtype=wide_type(current))
     for t, x in enumerate(current):
         h = v.mul_(decay).add_(x) if before is None else torch.add(v.mul_(decay), x, out=before[t])
         s = torch.gt(h, neuron.threshold, out=spikes[t])
@@ -120,7 +133,8 @@ def _run(current: Tensor, neuron: LIF, decay: float | Tensor, before: Tensor | N
 
 def _gradient(current: Tensor, grad: Tensor, neuron: LIF, decay: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """dL/d(current) (T, B, ...) and dL/d(decay) from dL/d(spikes) (T, B, ...), for a part of the batch at a time."""
-    result, slope = torch.empty_like(current), None if decay is None else torch.zeros_like(decay)
+    result = torch.empty_like(current, dtype=wide_type(current))
+    slope = None if decay is None else torch.zeros_like(decay)
     size = max(1, CACHED * current.shape[1] // max(1, current.numel()))
     for part, x, g in zip(result.split(size, 1), current.split(size, 1), grad.split(size, 1), strict=True):
         before, spikes = _sweep_back(x, g, neuron, neuron.decay if decay is None else decay, part)
@@ -140,9 +154,9 @@ def _sweep_back(
     (detached), and dv/dh is 1 - s ("zero") or 1.
     """
     slope, zero = surrogate(neuron.surrogate), neuron.reset == "zero"
-    before = torch.empty_like(current)
+    before = torch.empty_like(result)
     spikes = _run(current, neuron, decay, before)
-    after = torch.zeros_like(current[0])
+    after = torch.zeros_like(result[0])
     for t in reversed(range(len(current))):
         h, g = before[t], grad[t]
         if not neuron.detach_reset:

@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from snnkd_deploy import cluster
 from snnkd_deploy.config import TrainConfig
 from snnkd_deploy.errors import ConfigError, RunError, UnknownNameError
 from snnkd_deploy.run import Run, open_run
@@ -247,7 +248,13 @@ def recording(network: nn.Module) -> Iterator[dict[str, float]]:
     finally:
         for hook in hooks:
             hook.remove()
-        rates.update({name: fired / possible for name, (fired, possible) in seen.items()})
+        rates.update({name: fired / possible for name, (fired, possible) in zip(seen, _in_all(seen), strict=True)})
+
+
+def _in_all(seen: dict[str, list[int]]) -> list[list[int]]:
+    """The counts of each layer over all processes."""
+    sums = cluster.summed([count for counts in seen.values() for count in counts])
+    return [sums[start : start + 2] for start in range(0, len(sums), 2)]
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from snnkd_deploy.snn.layers import Frames, MeanFrame, Neuron, Repeat, TimeMean
-from snnkd_deploy.snn.lif import LIF
+from snnkd_deploy.snn.lif import LIF, wide
 
 Shape = tuple[int, ...]  # channels, height, width; for frames their number in front
 Layers = dict[str, nn.Module]
@@ -26,6 +26,11 @@ class Outputs:
     """One per block, (B, ...): spikes averaged over time, or ReLU activations; currents where a block ends in these."""
     membranes: tuple[Tensor, ...] = ()
     """One per block, (B, ...): of its tapped neurons, before reset, averaged over time."""
+
+    def widened(self) -> Outputs:
+        """The same in float32 where it is bfloat16."""
+        logits, steps = wide(self.logits), wide(self.steps)
+        return Outputs(logits, steps, tuple(map(wide, self.taps)), tuple(map(wide, self.membranes)))
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ class Network(nn.Module):
         for block in self.blocks:
             x = block(x)
             taps.append(self.mean(x))
-        steps = self.head(x).unflatten(0, (self.timesteps, -1))
+        steps = wide(self.head(x)).unflatten(0, (self.timesteps, -1))
         return Outputs(steps.mean(0), steps, tuple(taps))
 
     def tapped(self) -> list[Neuron]:

@@ -11,26 +11,22 @@ of the modules that know time or keep statistics.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 from snnkd_deploy.errors import ConfigError
 from snnkd_deploy.snn.layers import Frames, MeanFrame, Neuron, Repeat, TimeMean
-from snnkd_deploy.snn.lif import CACHED, LIF
+from snnkd_deploy.snn.lif import CACHED, LIF, wide_type
 from snnkd_deploy.snn.models import Network, Outputs
+from snnkd_deploy.snn.norms import Norm, measured, normalise, of_the_batch
 from snnkd_deploy.snn.surrogate import surrogate
 from snnkd_deploy.snn.transformer import Attention
+from snnkd_deploy.snn.twins import Function, twin
 
-Function = Callable[[Tensor], Tensor]
 Records = dict[nn.Module, tuple[Tensor, ...]]  # what the spike pass leaves for the rate pass, by module
-Norm = nn.BatchNorm1d | nn.BatchNorm2d
 
 TOLERANCE = 0.02  # of the largest logit; rounding, bfloat16 included, stays below
 DRAWS = "draws another mask in each of the two passes; leave it out"
@@ -46,7 +42,7 @@ REFUSED: dict[type[nn.Module], str] = {
     nn.Dropout1d: DRAWS,
     nn.Dropout2d: DRAWS,
     nn.AlphaDropout: DRAWS,
-    nn.SyncBatchNorm: "its statistics over processes do not reach the rate pass; use BatchNorm2d",
+    nn.SyncBatchNorm: "its statistics over processes do not reach the rate pass; use BatchNorm2d, which has them too",
 }
 
 
@@ -70,8 +66,8 @@ def rate(student: Network, images: Tensor) -> Outputs:
     check(student)
     records: Records = {}
     with torch.no_grad():
-        spiking: Tensor = _twin(student, partial(_in_spike_pass, records))(images)
-    rated = _twin(student, partial(_in_rate_pass, records))
+        spiking: Tensor = twin(student, partial(_in_spike_pass, records))(images)
+    rated = twin(student, partial(_in_rate_pass, records))
     rated.timesteps = 1
     outputs: Outputs = rated.outputs(images)
     _compare(outputs.logits.detach(), spiking)
@@ -84,7 +80,7 @@ def sensitivity(current: Tensor, neuron: LIF, decay: Tensor | None = None) -> tu
     The first derivative is the eligibility E of the paper: by a constant added to the current at every step. The
     second, not in the paper but found in the same way, is by a learned `decay`. Both are those of the surrogate.
     """
-    spikes, by_current = torch.empty_like(current), torch.empty_like(current[0])
+    spikes, by_current = torch.empty_like(current), torch.empty_like(current[0], dtype=wide_type(current))
     by_decay = None if decay is None else torch.empty_like(by_current)
     size = max(1, CACHED * current.shape[1] // max(1, current.numel()))
     for start in range(0, current.shape[1], size):
@@ -103,7 +99,7 @@ def _sweep(current: Tensor, neuron: LIF, decay: Tensor | None, spikes: Tensor) -
     paper, f[t + 1] = 1 + decay * f[t] * dv/dh, and E is the mean of f[t] * g[t]. For c the decay, v[t] replaces the 1.
     """
     kept, slope = neuron.decay if decay is None else decay, surrogate(neuron.surrogate)
-    v = torch.zeros_like(current[0])
+    v = torch.zeros_like(current[0], dtype=wide_type(current))
     tangents = [torch.zeros_like(v) for _ in range(1 if decay is None else 2)]
     sums = [torch.zeros_like(v) for _ in tangents]
     for x, s in zip(current, spikes, strict=True):
@@ -142,55 +138,10 @@ class _Rate(torch.autograd.Function):
         return grad * by_current, slope, None, None, None
 
 
-class _Normalise(torch.autograd.Function):
-    """BatchNorm in the rate pass: statistics of the spike pass, their gradient by way of the rates' own.
-
-    Both passes have one mean, as a mean of means is the mean; so the derivative of m + (mean(c) - stopgrad(mean(c)))
-    and of the variance likewise is the ordinary one of BatchNorm with the spike pass' statistics put in.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, *statistics: Any) -> Tensor:
-        mean, invstd, ctx.eps = statistics
-        ctx.save_for_backward(x, weight, mean, invstd)
-        return functional.batch_norm(x, mean, invstd**-2 - ctx.eps, weight, bias, eps=ctx.eps)
-
-    @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, invstd = ctx.saved_tensors
-        slopes = torch.ops.aten.native_batch_norm_backward(
-            grad, x, weight, None, None, mean, invstd, True, ctx.eps, ctx.needs_input_grad[:3]
-        )
-        return *slopes, None, None, None
-
-
-class _As(nn.Module):
-    """A function in the place of a module."""
-
-    def __init__(self, function: Function) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-
-def _twin(module: nn.Module, replacement: Callable[[nn.Module], Function | None]) -> Any:
-    """The same network around the same parameters and buffers, with a function wherever `replacement` gives one."""
-    if (function := replacement(module)) is not None:
-        return _As(function)
-    if not module._modules:
-        return module
-    twin = copy.copy(module)
-    twin._modules = {name: child and _twin(child, replacement) for name, child in module._modules.items()}
-    return twin
-
-
 def _in_spike_pass(records: Records, module: nn.Module) -> Function | None:
     if isinstance(module, Neuron):
         return partial(_spike, records, module)
-    return partial(_measure, records, module) if _of_the_batch(module) else None
+    return partial(_measure, records, module) if of_the_batch(module) else None
 
 
 def _in_rate_pass(records: Records, module: nn.Module) -> Function | None:
@@ -200,17 +151,13 @@ def _in_rate_pass(records: Records, module: nn.Module) -> Function | None:
         return MeanFrame()
     if isinstance(module, Repeat | TimeMean):
         return nn.Identity()
-    return partial(_normalise, records, module) if _of_the_batch(module) else None
-
-
-def _of_the_batch(module: nn.Module) -> TypeGuard[Norm]:
-    """Whether it normalises with the statistics of the batch; with running ones it is affine."""
-    return isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and (module.training or module.running_mean is None)
+    return partial(_normalise, records, module) if of_the_batch(module) else None
 
 
 def _spike(records: Records, neuron: Neuron, current: Tensor) -> Tensor:
     spikes, *slopes = sensitivity(*neuron.folded(current))
-    rates = torch.mean(spikes, 0, out=torch.empty_like(spikes[0]))  # `out` keeps channels_last, mean alone does not
+    rates = torch.empty_like(spikes[0], dtype=wide_type(spikes))
+    torch.mean(spikes, 0, dtype=rates.dtype, out=rates)  # `out` keeps channels_last, mean alone does not
     _keep(records, neuron, rates, *slopes)
     return spikes.flatten(0, 1)
 
@@ -223,20 +170,13 @@ def _rate(records: Records, neuron: Neuron, current: Tensor) -> Tensor:
 
 def _measure(records: Records, norm: Norm, x: Tensor) -> Tensor:
     """BatchNorm over the (T * B, ...) of the spike pass; keeps the mean and 1 / deviation, (C,) each."""
-    momentum = norm.momentum
-    if norm.num_batches_tracked is not None:
-        norm.num_batches_tracked.add_(1)
-        momentum = 1 / int(norm.num_batches_tracked) if momentum is None else momentum
-    y, mean, invstd = torch.native_batch_norm(
-        x, norm.weight, norm.bias, norm.running_mean, norm.running_var, True, momentum or 0.0, norm.eps
-    )
+    y, mean, invstd = measured(norm, x)
     _keep(records, norm, mean, invstd)
     return y
 
 
 def _normalise(records: Records, norm: Norm, x: Tensor) -> Tensor:
-    y: Tensor = _Normalise.apply(x, norm.weight, norm.bias, *records.pop(norm), norm.eps)  # type: ignore[no-untyped-call]
-    return y
+    return normalise(norm, x, *records.pop(norm))
 
 
 def _keep(records: Records, module: nn.Module, *tensors: Any) -> None:
