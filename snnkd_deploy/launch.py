@@ -52,8 +52,8 @@ def placed(config: TrainConfig) -> TrainConfig:
         config = replace(config, devices=devices, nodes=int(os.environ["WORLD_SIZE"]) // devices)
     elif config.nodes > 1:
         raise ConfigError(
-            f"nodes = {config.nodes}: on each node, run torchrun --nnodes {config.nodes} --nproc-per-node "
-            f"{config.devices} --rdzv-backend c10d --rdzv-endpoint HOST:PORT -m snnkd_deploy train ..., or give nodes = 1"
+            f"nodes = {config.nodes}: give nodes = 1, or run on each of them: torchrun --nnodes {config.nodes} "
+            f"--nproc-per-node {config.devices} --rdzv-backend c10d --rdzv-endpoint HOST:PORT -m snnkd_deploy train ..."
         )
     _check_devices(config)
     return config
