@@ -80,6 +80,14 @@ def test_a_term_of_the_logits_is_an_option_of_the_method(workplace: Path) -> Non
     assert call("train", "--resume", "--logits", "kd").exit_code == 2
 
 
+def test_a_run_goes_on_in_another_place(tiny_run: Run) -> None:
+    done = call("train", "--resume", "--out", tiny_run.path, "--threads", 2, "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["config"] == tiny_run.document["config"]  # it is finished already
+    refused = call("train", "--resume", "--out", tiny_run.path, "--batch-size", 8)
+    assert "give no others than --threads, --device, --devices, --nodes" in refused.output
+
+
 def test_the_help_names_what_there_is() -> None:
     """Names stand in the help as text, because looking them up would import torch."""
     from snnkd_deploy.data import SOURCES

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 LIMIT = 120  # seconds, for a machine on which much else runs
 TINY: dict[str, Any] = {
     "width": 4, "teacher_width": 6, "timesteps": 2, "epochs": 2, "teacher_epochs": 1, "batch_size": 256,
-    "augment": "shift", "method": "bkd", "optimizer": "sgd", "learning_rate": 0.01, "threads": 1,
+    "accumulate": 2, "augment": "shift", "method": "bkd", "optimizer": "sgd", "learning_rate": 0.01, "threads": 1,
 }  # fmt: skip
 
 
@@ -230,7 +230,7 @@ def test_torchrun_decides_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"nodes": 2, "devices": 4}, "run on each of them: torchrun --nnodes 2 --nproc-per-node 4"),
         ({"device": "cuda", "devices": 99}, "devices = 99: [0-9]+ CUDA devices are here"),
         ({"device": "cuda:1", "devices": 2}, "device 'cuda:1' with 2 devices; give cpu or cuda, without a number"),
-        ({"devices": 3}, "a batch of 256 images cannot be cut into 1 micro-batches of at least 2 images, each in 3"),
+        ({"devices": 3}, "a batch of 256 images cannot be cut into 2 micro-batches of at least 2 images, each in 3"),
         ({"accumulate": 256}, "a batch of 256 images cannot be cut into 256 micro-batches"),
     ],
 )
@@ -245,5 +245,5 @@ def test_what_cannot_be_had_is_refused_before_anything_is_made(
 def test_only_the_place_may_change_while_a_run_goes_on() -> None:
     with pytest.raises(KeyboardInterrupt):
         train(tiny(), out="one", watch=Interrupt())
-    with pytest.raises(ConfigError, match="accumulate: 1 there, 2 now; precision: 'fp32' there, 'bf16' now$"):
-        train(tiny(accumulate=2, precision="bf16", threads=2), out="one", resume=True)
+    with pytest.raises(ConfigError, match="accumulate: 2 there, 4 now; precision: 'fp32' there, 'bf16' now$"):
+        train(tiny(accumulate=4, precision="bf16", threads=2), out="one", resume=True)

@@ -25,7 +25,7 @@ from snnkd_deploy.errors import ConfigError, DataError, RunError, UnknownNameErr
 from snnkd_deploy.progress import Silent
 from snnkd_deploy.snn import models
 from snnkd_deploy.snn.models import Outputs
-from snnkd_deploy.train import train
+from snnkd_deploy.train import Stage, train
 
 TINY = load_config(model="mlp", width=16, depth=1, teacher_model="mlp", teacher_width=16, teacher_depth=1).as_dict() | {
     "epochs": 3,
@@ -158,7 +158,7 @@ CHILD = """
 import sys
 from snnkd_deploy.config import TrainConfig
 from snnkd_deploy.run import open_run
-from snnkd_deploy.train import train
+from snnkd_deploy.train import Stage, train
 config = open_run(sys.argv[1], unfinished=True).config
 train(config, out=sys.argv[2])
 """
@@ -331,6 +331,48 @@ def test_what_cannot_work_is_refused_before_anything_is_made(
     with pytest.raises(error, match=message):
         train(tiny(**options))
     assert not list(here.iterdir())
+
+
+def test_micro_batches_add_up_to_the_gradient_and_the_losses_of_the_batch() -> None:
+    torch.manual_seed(0)
+    images, labels, found = torch.rand(12, 3), torch.randint(5, (12,)), []
+    for accumulate in (1, 3):
+        network = torch.nn.Linear(3, 5)
+        torch.nn.init.eye_(network.weight)
+        torch.nn.init.zeros_(network.bias)
+
+        def losses(batch: Tensor, labels: Tensor, network: torch.nn.Module = network) -> dict[str, Tensor]:
+            return {"ce": torch.nn.functional.cross_entropy(network(batch), labels)}
+
+        current = run.Run(Path("none"), {"config": tiny(accumulate=accumulate).as_dict()})
+        stage = Stage("teacher", current, network, torch.nn.Module(), losses, 1, 0.1)  # type: ignore[arg-type]
+        told = stage._step(torch.optim.SGD(network.parameters()), images, labels)
+        found.append((told["ce"], network.weight.grad, network.weight))
+    torch.testing.assert_close(found[1], found[0])
+
+
+def test_bfloat16_learns_resumes_to_the_same_bits_and_leaves_float32_files() -> None:
+    config = tiny(precision="bf16", model="cnn", width=4, engine="rate", accumulate=2, epochs=6, teacher_epochs=6)
+    whole = train(config)
+    resumed = train(resume=True, out=interrupted(config, "student", 2))
+    assert weights(resumed) == weights(whole) != weights(train(replace(config, precision="fp32")))
+    kinds = {tensor.dtype for tensor in models.load(whole)[0].state_dict().values()}
+    assert kinds == {torch.float32, torch.int64}  # batches are counted in whole numbers
+    assert whole.accuracies["student"] > 0.3
+
+
+def test_a_loss_that_is_no_number_is_found_in_bfloat16_too() -> None:
+    with pytest.raises(ConfigError, match="the student diverged in epoch 2, step 0: ce nan"):
+        train(tiny(method="spoilt", precision="bf16"), out="one")
+
+
+def test_a_device_that_cannot_compute_in_bfloat16_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from snnkd_deploy import train as module
+
+    monkeypatch.setattr(module, "_device", lambda config: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    with pytest.raises(ConfigError, match="precision 'bf16': device 'cuda' cannot compute in it; use fp32"):
+        train(tiny(precision="bf16", device="cuda"))
 
 
 def test_a_set_smaller_than_a_batch_is_one_batch() -> None:

@@ -145,3 +145,17 @@ def test_states_are_the_membrane_before_its_reset() -> None:
         spikes, membranes = lif_states(current, LIF(0.5, 1.0, reset))  # type: ignore[arg-type]
         assert spikes.flatten().tolist() == [1, 0, 1]
         assert membranes.flatten().tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("neuron", [LIF(), LIF(0.9, 1.0, "subtract", "sigmoid", False)], ids=str)
+@pytest.mark.parametrize("function", [lif, lif_loop])
+def test_a_bfloat16_current_gives_the_spikes_of_a_float32_membrane(function: Any, neuron: LIF) -> None:
+    rounded = currents(8).bfloat16()
+    spikes, slopes = gradient(lif_loop, rounded.float(), neuron)
+    narrow = rounded.clone().requires_grad_()
+    found = function(narrow, neuron)
+    (found.float() * torch.sin(torch.arange(found.numel()).float()).view_as(found)).sum().backward()
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, spikes.bfloat16())
+    assert narrow.grad is not None
+    torch.testing.assert_close(narrow.grad.float(), slopes, rtol=2**-6, atol=0.02)  # what flows in is rounded
