@@ -23,12 +23,12 @@ def two_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "total", lambda tensor: 2 * tensor)
 
 
-def gradients(norm: nn.Module, x: Tensor) -> list[Tensor]:
+def gradients(module: nn.Module, norm: nn.Module, x: Tensor) -> list[Tensor]:
+    """Outputs, and the gradients by x and by the parameters of `norm`, of a loss that is alike in both halves."""
     x = x.clone().requires_grad_()
-    y = norm(x)
-    loss = (y * torch.sin(torch.arange(len(y)).view(-1, *[1] * (y.ndim - 1)) % (len(y) if len(y) < 6 else 5))).sum()
-    found = torch.autograd.grad(loss, [x, *norm.parameters()])
-    return [y.detach(), *found]
+    y = module(x)
+    weights = torch.sin(torch.arange(len(y)) % 5).view(-1, *[1] * (y.ndim - 1))
+    return [y.detach(), *torch.autograd.grad((y**2 * weights).sum(), [x, *norm.parameters()])]
 
 
 @pytest.mark.parametrize("affine", [True, False])
@@ -40,9 +40,9 @@ def test_two_halves_are_one_batch(shape: tuple[int, ...], momentum: float | None
     kind = nn.BatchNorm1d if len(shape) == 2 else nn.BatchNorm2d
     whole, half = (kind(3, momentum=momentum, affine=affine).double() for _ in range(2))
     x = 3 * torch.randn(shape, dtype=torch.float64) + 50
-    expected = gradients(whole, torch.cat([x, x]))
+    expected = gradients(whole, whole, torch.cat([x, x]))
     with cluster.taking_part(Process(0, 2)):
-        found = gradients(over_processes(half), x)
+        found = gradients(over_processes(half), half, x)
     torch.testing.assert_close(found[:2], [one[:5] for one in expected[:2]])
     torch.testing.assert_close([2 * one for one in found[2:]], expected[2:])
     torch.testing.assert_close(dict(half.named_buffers()), dict(whole.named_buffers()))
