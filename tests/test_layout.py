@@ -56,8 +56,8 @@ ORDER = (
 """A module imports only what stands before it (a package also what is inside itself)."""
 
 TRAINING = {
-    "cluster", "launch", "snn", "autoaugment", "augment", "batches", "checkpoint", "distill", "train", "saliency_report",
-    "trace",
+    "cluster", "launch", "snn", "autoaugment", "augment", "batches", "checkpoint", "distill", "train",
+    "saliency_report", "trace",
 }  # fmt: skip
 ONLY_IN = {
     "torch": {*TRAINING, "exporters"},
