@@ -21,7 +21,9 @@ from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 import torch
-from torch import distributed, multiprocessing
+from torch import distributed
+from torch.distributed.distributed_c10d import TCPStore, _get_default_store
+from torch.multiprocessing.spawn import start_processes
 
 from snnkd_deploy import cluster
 from snnkd_deploy.config import TrainConfig
@@ -78,7 +80,7 @@ def joined(config: TrainConfig) -> Iterator[None]:
         try:
             yield
         except SnnkdError as error:
-            store = distributed.distributed_c10d._get_default_store()
+            store = _get_default_store()
             if store.add("snnkd/failed", 1) > 1:
                 raise SystemExit(error.exit_code) from error
             raise
@@ -112,9 +114,9 @@ def launch(work: Work[T], task: T, config: TrainConfig, watch: Watch) -> None:
 
     `work` and `task` are pickled. The error of the first process that fails is raised here, once all are gone.
     """
-    store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # takes a free port
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # takes a free port
     reports = get_context("spawn").SimpleQueue()
-    started = multiprocessing.start_processes(
+    started = start_processes(
         _process, (config, store.port, work, task, reports), config.devices, join=False, start_method="spawn"
     )
     processes: list[BaseProcess] = list(started.processes)

@@ -349,7 +349,8 @@ class Stage:
 
     def _step(self, optimizer: torch.optim.Optimizer, batch: Tensor, labels: Tensor) -> dict[str, float]:
         """One step with a batch; each loss, mean over processes and micro-batches."""
-        parts, names, values = self.current.config.accumulate, [], []
+        parts, names = self.current.config.accumulate, list[str]()
+        values: list[Tensor] = []
         optimizer.zero_grad()
         for images, answers in cluster.parts(batch, labels, parts):
             losses = self.losses(images, answers)

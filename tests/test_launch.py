@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,7 +56,9 @@ def weights(made: run.Run) -> dict[str, Tensor]:
 def assert_the_same(one: Mapping[str, Tensor], other: Mapping[str, Tensor], tolerance: float) -> None:
     assert one.keys() == other.keys()
     for name in one:
-        torch.testing.assert_close(one[name], other[name], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: n + m)
+        torch.testing.assert_close(
+            one[name], other[name], rtol=tolerance, atol=tolerance, msg=partial("{}: {}".format, name)
+        )
 
 
 class Case(NamedTuple):
