@@ -32,6 +32,7 @@ ORDER = (
     "registry",
     "config",
     "events",
+    "datasets",
     "data",
     "run",
     "progress",
@@ -70,7 +71,7 @@ ONLY_IN = {
     "snntorch": {"exporters", "snn"},
     "lava": {"exporters"},
     "matplotlib": {"page", "saliency_report"},
-    "sklearn": {"data"},
+    "sklearn": {"datasets"},
     "filelock": {"run"},
     "lightning_fabric": {"launch"},
 }
