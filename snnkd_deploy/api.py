@@ -66,12 +66,12 @@ def check(target: str, config: TrainConfig | None = None) -> Graph:
 
     Returns the legal graph. The structure decides; a range that depends on trained weights can still be refused later.
     """
-    from snnkd_deploy.data import load
+    from snnkd_deploy.data import configured
     from snnkd_deploy.snn.models import student
     from snnkd_deploy.trace import trace
 
     config = config or load_config()
-    data = load(config.dataset, config.data_dir, config.timesteps)
+    data = configured(config)
     graph = trace(student(config, data.input_shape, len(data.classes)).eval(), student_source(data), config.model)
     return lower(graph, load_target(target), Calibration(calibration_samples(data))).legal
 
@@ -121,13 +121,14 @@ def _count(bundle: Bundle, samples: int | None) -> dict[str, Any]:
     data = bundle_data(bundle)
     count = min(samples or len(data.test), len(data.test))
     ladder = bundle.manifest["ladder"]
-    encoding = "direct" if bundle.graphs["legal"].input.static else "frames"
+    encoding = data.encoding.kind if data.encoding else "frames" if data.frames else "direct"
     if "teacher" not in bundle.graphs:
         raise BundleError(f"{bundle.path} holds no teacher network")
     return estimator.build(
         graph=bundle.graphs["legal"],
         inputs=data.test.integers(slice(count)),
         labels=data.test.labels[:count],
+        pictures=data.test.pictures(slice(count)),
         teacher=bundle.graphs["teacher"],
         data={"name": data.name, "sha256": data.sha256, "encoding": encoding},
         accuracy={"snn": ladder["integer"]["accuracy"], "ann": ladder["teacher"]["accuracy"]},

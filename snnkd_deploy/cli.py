@@ -62,8 +62,11 @@ def main() -> None:
 
 
 SETTINGS = {
-    "dataset": "digits (comes along), fashion-mnist, mnist, cifar10, cifar100, n-mnist or n-mnist-counts",
+    "dataset": "digits (comes along), fashion-mnist, mnist, cifar10, cifar100, imagenet, tiny-imagenet, folder (of "
+    "your own pictures), n-mnist, cifar10-dvs, dvs128-gesture, or as counts of events n-mnist-counts, "
+    "cifar10-dvs-counts, dvs128-gesture-counts",
     "data_dir": "folder with the original files of the data set",
+    "image_size": "height and width of pictures from files, or of frames of the larger event cameras",
     "model": "student: mlp, cnn, vgg9, vgg11, vgg16, resnet, resnet18, resnet19, resnet20, resnet34, sew_resnet18 or "
     "spikingformer",
     "width": "channels or neurons of the student's first layer (spikingformer: of its embedding)",
@@ -73,6 +76,7 @@ SETTINGS = {
     "teacher_depth": "depth of the teacher (default: the student's)",
     "teacher": "finished run whose teacher is used again",
     "timesteps": "steps T of the student; events are binned into as many frames",
+    "encoding": "how a student sees still pictures: direct (at each step), or as spikes by rate or latency",
     "decay": "part of the membrane that is kept each step; 1 is IF",
     "learn_decay": "keep the decay, or learn one per layer or per channel (which cannot be exported)",
     "threshold": "membrane above which a neuron fires",
@@ -90,7 +94,8 @@ SETTINGS = {
     "learning_rate": "peak learning rate of the student",
     "teacher_learning_rate": "peak learning rate of the teacher",
     "weight_decay": "weight decay of both networks",
-    "augment": "random changes of the training images, joined by +: flip, shift, crop, cutout, autoaugment",
+    "augment": "random changes of training images, joined by +: flip, shift, crop, cutout, autoaugment, resized-crop, "
+    "mixup",
     "seed": "of weights, order and augmentation",
     "threads": "threads of torch in each process",
     "device": "cpu, cuda, cuda:0, ...",
@@ -257,7 +262,20 @@ def saliency(run: Path | None, out: Path | None, samples: int, as_json: bool) ->
 @click.option("--target", required=True, help="name of a target, or path of a .toml file")
 @_config
 @_settings(
-    ("dataset", "data_dir", "model", "width", "depth", "timesteps", "decay", "learn_decay", "threshold", "reset")
+    (
+        "dataset",
+        "data_dir",
+        "image_size",
+        "model",
+        "width",
+        "depth",
+        "timesteps",
+        "encoding",
+        "decay",
+        "learn_decay",
+        "threshold",
+        "reset",
+    )
 )
 def check(target: str, config: Path | None, **settings: Any) -> None:
     """Say, before any training, whether a target can hold the student."""

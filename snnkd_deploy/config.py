@@ -22,7 +22,7 @@ def _number(default: Any, low: float, high: float, *, above: bool = False) -> An
     return field(default=default, metadata={"low": low, "high": high, "above": above})
 
 
-AUGMENTS = ("none", "flip", "shift", "shift-flip", "crop", "cutout", "autoaugment")
+AUGMENTS = ("none", "flip", "shift", "shift-flip", "crop", "cutout", "autoaugment", "resized-crop", "mixup")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,7 @@ class TrainConfig:
 
     dataset: str = "digits"
     data_dir: str | None = None  # folder that holds the data set, for those that come with no package
+    image_size: int | None = _number(None, 8, 1024)  # height and width; None: those of the data set
 
     model: str = "cnn"  # the student; width and depth are explained at each model
     width: int = _number(16, 1, 4096)
@@ -41,6 +42,7 @@ class TrainConfig:
     teacher: str | None = None  # a finished run whose teacher is used again, instead of training one
 
     timesteps: int = _number(4, 1, 64)
+    encoding: Literal["direct", "rate", "latency"] = "direct"  # of still pictures
     decay: float = _number(0.5, 0, 1, above=True)
     learn_decay: Literal["fixed", "layer", "channel"] = "fixed"  # learned ones start from decay, which is below 1
     threshold: float = _number(1.0, 0, 1e6, above=True)

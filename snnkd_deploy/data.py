@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from snnkd_deploy.config import TrainConfig
 from snnkd_deploy.datasets.cifar import cifar10, cifar100
 from snnkd_deploy.datasets.digits import digits
+from snnkd_deploy.datasets.dvs import CIFAR10_DVS, GESTURE, cifar10_dvs, cifar10_dvs_counts, gesture, gesture_counts
+from snnkd_deploy.datasets.folders import FOLDER, IMAGENET, TINY, folder, imagenet, tiny_imagenet
 from snnkd_deploy.datasets.idx import IDX, fashion_mnist, mnist
 from snnkd_deploy.datasets.nmnist import NMNIST, n_mnist, n_mnist_counts
+from snnkd_deploy.datasets.pictures import Pictures
 from snnkd_deploy.datasets.samples import DataSet, Split
 from snnkd_deploy.errors import ConfigError, DataError, UnknownNameError
 
-__all__ = ["DataSet", "Split", "dataset", "load"]
+__all__ = ["DataSet", "Pictures", "Split", "configured", "dataset", "load"]
 
 Reader = Callable[..., DataSet]
-"""From a folder to a data set; of event data, from a folder and the number of frames."""
+"""From a folder to a data set; of event data with the number of frames, then, if sizes can be chosen, with the size."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,7 @@ class Source:
     read: Reader
     files: str = ""
     frames: bool = False
+    sized: bool = False
 
 
 CIFAR = "cifar-{0}-python.tar.gz, or the folder {1} unpacked from it"
@@ -37,37 +43,60 @@ SOURCES: dict[str, Source] = {
     "cifar100": Source(cifar100, CIFAR.format(100, "cifar-100-python")),
     "n-mnist": Source(n_mnist, NMNIST, frames=True),
     "n-mnist-counts": Source(n_mnist_counts, NMNIST, frames=True),
+    "cifar10-dvs": Source(cifar10_dvs, CIFAR10_DVS, frames=True, sized=True),
+    "cifar10-dvs-counts": Source(cifar10_dvs_counts, CIFAR10_DVS, frames=True, sized=True),
+    "dvs128-gesture": Source(gesture, GESTURE, frames=True, sized=True),
+    "dvs128-gesture-counts": Source(gesture_counts, GESTURE, frames=True, sized=True),
+    "imagenet": Source(imagenet, IMAGENET, sized=True),
+    "tiny-imagenet": Source(tiny_imagenet, TINY, sized=True),
+    "folder": Source(folder, FOLDER, sized=True),
 }
 
 
-def dataset(name: str, files: str = "", *, frames: bool = False) -> Callable[[Reader], Reader]:
+def dataset(name: str, files: str = "", *, frames: bool = False, sized: bool = False) -> Callable[[Reader], Reader]:
     """Register a function that reads the data set `name` from a folder; with `frames` it bins events."""
 
     def register(read: Reader) -> Reader:
-        SOURCES[name] = Source(read, files, frames)
+        SOURCES[name] = Source(read, files, frames, sized)
         return read
 
     return register
 
 
-def load(name: str, data_dir: Path | str | None = None, timesteps: int | None = None) -> DataSet:
+def configured(config: TrainConfig) -> DataSet:
+    """The data set of a configuration."""
+    return load(config.dataset, config.data_dir, config.timesteps, config.image_size, config.encoding)
+
+
+def load(
+    name: str,
+    data_dir: Path | str | None = None,
+    timesteps: int | None = None,
+    image_size: int | None = None,
+    encoding: Literal["direct", "rate", "latency"] = "direct",
+) -> DataSet:
     """The data set of that name from the folder `data_dir`; nothing is ever downloaded.
 
-    Events are binned into `timesteps` frames; data sets of pictures do without.
+    Events are binned into `timesteps` frames, and pictures are encoded as so many unless the encoding is direct. Where
+    the size of the samples can be chosen, None is the data set's own.
     """
     if name not in SOURCES:
         raise UnknownNameError("data set", name, SOURCES)
     source = SOURCES[name]
     if source.files and data_dir is None:
         raise ConfigError(f"data set {name!r} is read from your disk: data_dir must name a folder with {source.files}")
-    folder = Path(data_dir or ".")
-    if source.files and not folder.exists():
-        raise DataError(f"data_dir {folder} does not exist; a folder with {source.files} is needed")
-    if source.frames and (timesteps is None or timesteps < 1):
-        raise ConfigError(f"data set {name!r} is binned into frames: timesteps = {timesteps}; 1 or more are needed")
-    data = source.read(folder, timesteps) if source.frames else source.read(folder)
-    _check(data, folder)
-    return data
+    place = Path(data_dir or ".")
+    if source.files and not place.exists():
+        raise DataError(f"data_dir {place} does not exist; a folder with {source.files} is needed")
+    if (source.frames or encoding != "direct") and (timesteps is None or timesteps < 1):
+        raise ConfigError(f"data set {name!r} is made into frames: timesteps = {timesteps}; 1 or more are needed")
+    if image_size is not None and not source.sized:
+        raise ConfigError(f"data set {name!r} has one size only; image_size = {image_size} cannot be met")
+    if source.frames and encoding != "direct":
+        raise ConfigError(f"data set {name!r} is frames already; encoding {encoding!r} is for still pictures")
+    data = source.read(place, *[timesteps] * source.frames, *[image_size] * source.sized)
+    _check(data, place)
+    return data if encoding == "direct" else data.encoded(encoding, timesteps or 1)
 
 
 def _check(data: DataSet, folder: Path) -> None:

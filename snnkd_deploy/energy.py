@@ -78,14 +78,18 @@ def build(
     accuracy: Mapping[str, float | None],
     name: str,
     target: str,
+    pictures: Array | None = None,
 ) -> Report:
-    """Count `graph` (INTEGER or LEGAL) and the folded `teacher` on integer `inputs`; no prices yet."""
+    """Count `graph` (INTEGER or LEGAL) and the folded `teacher` on integer `inputs`; no prices yet.
+
+    The teacher sees `pictures`, or if there are none what `inputs` tell of them.
+    """
     if graph.stage < Stage.INTEGER:
         raise GraphError(f"{graph.name} has no energy:", [f"it is {graph.stage.name}; the integer network is counted"])
     counts = count(graph, inputs)
     if len(labels) != counts.samples:
         raise InputError(f"{len(labels)} labels for {counts.samples} samples")
-    seen = None if teacher is None else _seen_by(teacher, graph, inputs)
+    seen = pictures if pictures is not None or teacher is None else _seen_by(teacher, graph, inputs)
     taught = count(teacher, seen) if teacher is not None and seen is not None else None
     report: Report = {
         "schema": SCHEMA,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from snnkd_deploy import __version__
 from snnkd_deploy.bundle import FORMAT, GRAPHS, MANIFEST, VERSION, Bundle, newest, open_bundle
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.compiler import Compiled, lower
-from snnkd_deploy.data import DataSet, load
+from snnkd_deploy.data import DataSet, configured, load
 from snnkd_deploy.errors import DataError, ProofError, RuntimeMissingError
 from snnkd_deploy.files import replacing_folder, sha256, write_json
 from snnkd_deploy.graph_file import save_graphs
@@ -112,7 +112,8 @@ def verify(path: Path | str | None = None, samples: int | None = None, say: Say 
 def bundle_data(bundle: Bundle) -> DataSet:
     """The data set that the bundle was made with. DataError if what is there now has another hash."""
     wanted = bundle.manifest["data"]
-    data = load(wanted["name"], wanted["data_dir"], bundle.manifest["timesteps"])
+    more = wanted.get("image_size"), wanted.get("encoding", "direct")
+    data = load(wanted["name"], wanted["data_dir"], bundle.manifest["timesteps"], *more)
     return _same_data(data, wanted["sha256"], str(bundle.path))
 
 
@@ -121,8 +122,7 @@ def read_run(run: Run) -> Traced:
     from snnkd_deploy.snn.models import load as load_networks
     from snnkd_deploy.trace import trace
 
-    config = run.config
-    data = _same_data(load(config.dataset, config.data_dir, config.timesteps), run.data["sha256"], str(run.path))
+    data = _same_data(configured(run.config), run.data["sha256"], str(run.path))
     student, teacher = load_networks(run)
     traced = trace(teacher, teacher_source(data), "teacher")
     folded = fold_batchnorm(traced, load_target("onnx"), Calibration(np.empty(0)))
@@ -132,14 +132,19 @@ def read_run(run: Run) -> Traced:
 def student_source(data: DataSet) -> Input:
     """What a student sees of a sample: a still picture, or one frame for each step."""
     shape = data.input_shape[-3:]
+    if data.encoding:
+        return Input(name="input", shape=shape, scale=1.0, low=0, high=1, static=False)
     return Input(name="input", shape=shape, scale=data.scale, low=0, high=data.high, static=not data.frames)
 
 
 def teacher_source(data: DataSet) -> Input:
-    """What its teacher sees: the same picture, or the mean of the frames, whose integers are the sum of the frames."""
-    one = student_source(data)
-    steps = data.input_shape[0] if data.frames else 1
-    return replace(one, scale=one.scale / steps, high=one.high * steps, static=True)
+    """What its teacher sees: the same picture, also where the student sees it encoded, or the mean of the frames.
+
+    The integers of the mean are the sum of the frames.
+    """
+    steps = data.input_shape[0] if data.frames and not data.encoding else 1
+    scale, high = data.scale / steps, data.high * steps
+    return Input(name="input", shape=data.input_shape[-3:], scale=scale, low=0, high=high, static=True)
 
 
 def calibration_samples(data: DataSet) -> Array:
@@ -237,7 +242,7 @@ def _manifest(
         "input": {
             "shape": list(source.shape),
             "axes": "channel, height, width" if len(source.shape) == 3 else "feature",
-            "coding": "direct: the same integers at each step" if source.static else "one frame per step",
+            "coding": "direct: the same integers at each step" if source.static else _coding(data),
             "scale": source.scale,
             "low": source.low,
             "high": source.high,
@@ -248,7 +253,11 @@ def _manifest(
         "ladder": dict(ladder),
         "layers": [entry for node in compiled.integer for entry in _layer_entry(compiled.integer, node.name)],
         "options": vars(options),
-        "data": {"name": data.name, "sha256": data.sha256, "data_dir": run.config.data_dir},
+        "data": {
+            "name": data.name,
+            "sha256": data.sha256,
+            **{key: getattr(run.config, key) for key in ("data_dir", "image_size", "encoding")},
+        },
         "run": {
             "name": run.path.resolve().name,
             "student_sha256": run.document["student"]["sha256"],
@@ -256,6 +265,10 @@ def _manifest(
         },
         "versions": {"snnkd-deploy": __version__, "python": platform.python_version(), **_versions()},
     }
+
+
+def _coding(data: DataSet) -> str:
+    return f"{data.encoding.kind}: one frame of spikes per step" if data.encoding else "one frame per step"
 
 
 def _layer_entry(graph: Graph, name: str) -> list[dict[str, Any]]:

@@ -279,7 +279,8 @@ def _relu_function(step: fx.Node, name: str, arguments: list[str]) -> Node:
     return Relu(name=name, inputs=tuple(arguments))
 
 
-THROUGH = (layers.Repeat, layers.Frames, layers.MeanFrame, layers.TimeMean, nn.Identity, nn.Dropout, nn.Dropout2d)
+FRAMES = (layers.Repeat, layers.Frames, layers.MeanFrame, layers.Picture)
+THROUGH = (*FRAMES, layers.TimeMean, nn.Identity, nn.Dropout, nn.Dropout2d)
 """Modules that leave the values of an evaluation as they are; Input and Output mean what these do with time."""
 
 MODULES: dict[type[nn.Module], Callable[[Any, Shape], Node]] = {

@@ -94,7 +94,7 @@ def _moved(found: Run, config: TrainConfig) -> Run:
 
 
 def _same_data(found: Run) -> DataSet:
-    dataset = data.load(found.config.dataset, found.config.data_dir, found.config.timesteps)
+    dataset = data.configured(found.config)
     if dataset.sha256 != found.data["sha256"]:
         raise RunError(f"{found.path} was started with other data: {dataset.name} has changed since (SHA-256 differs)")
     _check_place(found.config, dataset)
@@ -127,9 +127,9 @@ def _prepare(config: TrainConfig) -> DataSet:
     """The data; refuses now whatever would fail after hours."""
     distill.check(config.method, config.method_options)
     _device(config)
-    dataset = data.load(config.dataset, config.data_dir, config.timesteps)
+    dataset = data.configured(config)
     _check_place(config, dataset)
-    augment.check(config.augment, dataset.input_shape)
+    augment.check(config.augment, dataset.sample_shape)
     if config.teacher and run.open_run(config.teacher).data["sha256"] != dataset.sha256:
         raise ConfigError(f"teacher {config.teacher} was trained on other data than {dataset.name} as it is here")
     with torch.device("meta"):  # no memory, no time: only whether they can be built and started
@@ -212,7 +212,8 @@ def _stages(current: Run, dataset: DataSet, watch: Watch) -> Run:
     """Teacher, then student; what is complete already is not done again."""
     with _environment(current.config):
         device = _device(current.config)
-        images = Images.of(dataset.train, dataset.scale, device), Images.of(dataset.test, dataset.scale, device)
+        more = dataset.scale, device, len(dataset.classes)
+        images = Images.of(dataset.train, *more), Images.of(dataset.test, *more)
         if not current.document["teacher"]:
             current = _teacher(current, *images, watch)
         if not current.document["student"]:
@@ -225,7 +226,7 @@ def _teacher(current: Run, images: Images, test: Images, watch: Watch) -> Run:
     if config.teacher is not None:
         return cluster.first(lambda: _reuse_teacher(current, run.open_run(str(config.teacher)), watch))
     _seed(config.seed, "teacher")
-    network = models.teacher(config, current.input_shape, len(current.classes)).to(images.pixels.device)
+    network = models.teacher(config, current.input_shape, len(current.classes)).to(images.device)
 
     def losses(batch: Tensor, labels: Tensor) -> dict[str, Tensor]:
         with _precision(config, batch.device):
@@ -262,7 +263,7 @@ def _reuse_teacher(current: Run, other: Run, watch: Watch) -> Run:
 
 
 def _student(current: Run, images: Images, test: Images, watch: Watch) -> Run:
-    config, device = current.config, images.pixels.device
+    config, device = current.config, images.device
     _seed(config.seed, "student")
     student, teacher, method = _pair(config, current.input_shape, len(current.classes))
     models.read_weights(models.channels_last(teacher), current.teacher_file)
@@ -338,7 +339,9 @@ class Stage:
             _seed(config.seed, self.name, epoch, step)
             rows = order[step * size : (step + 1) * size]
             _set_rate(optimizer, self.learning_rate * _cosine((epoch - 1) * steps + step, self.epochs * steps))
-            losses = self._step(optimizer, *images.batch(rows, config.augment))
+            batch = images.batch(rows, config.augment)
+            images.expect(order[(step + 1) * size : min(step + 2, steps) * size])
+            losses = self._step(optimizer, *batch)
             if not math.isfinite(sum(losses.values())):
                 raise ConfigError(self._diverged(epoch, step, losses))
             for name, value in losses.items():

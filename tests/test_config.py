@@ -60,8 +60,10 @@ def test_settings_cannot_be_changed() -> None:
         ("decay", float("nan"), "a number above 0"),
         ("threshold", "1", "a number"),
         ("reset", "soft", "one of zero, subtract"),
+        ("encoding", "phase", "one of direct, rate, latency"),
+        ("image_size", 4, "a whole number from 8 to 1024"),
         ("optimizer", ["sgd"], "one of sgd, adamw"),
-        ("augment", "mixup", "one of none, flip, shift, shift-flip"),
+        ("augment", "mixdown", "one of none, flip, shift, shift-flip"),
         ("augment", "crop+", "one of none, .*, or several joined by"),
         ("augment", ["crop", 3], "a text"),
         ("detach_reset", 1, "true or false"),
@@ -120,5 +122,5 @@ def test_changes_of_images_are_a_list_or_one_text(tmp_path: Path) -> None:
     assert load_config(path).augment == "crop+flip" == TrainConfig(augment="crop+flip").augment
     assert load_config(path, augment="cutout+shift-flip").augment == "cutout+shift-flip"
     assert load_config(augment=[]).augment == "none"
-    with pytest.raises(ConfigError, match=r"augment = 'crop\+mixup': one of none, flip"):
-        load_config(augment=["crop", "mixup"])
+    with pytest.raises(ConfigError, match=r"augment = 'crop\+mixdown': one of none, flip"):
+        load_config(augment=["crop", "mixdown"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import lzma
+import re
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,21 +36,47 @@ def read_tar(path: Path, wanted: tuple[str, ...]) -> dict[str, bytes]:
     return found
 
 
+def contents(folder: Path, wanted: re.Pattern[str]) -> Iterator[tuple[Path, str, bytes]]:
+    """Place, name and content of each file below a folder whose name fits; without any, those in its archives."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    if any(wanted.search(name) for name in names):
+        for name in names:
+            if wanted.search(name):
+                yield folder, name, read_small(folder / name)
+        return
+    for name in names:
+        if name.endswith((".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz")):
+            for member, body in members(folder / name, lambda one: wanted.search(one) is not None):
+                yield folder / name, member, body
+
+
 def members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
     """Name and content of the wanted files of an archive, which is read in order, in memory, once."""
     try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                _check_member(path, member)
-                file = archive.extractfile(member) if member.isfile() and wanted(member.name) else None
-                if file is not None:
-                    yield member.name, file.read()
-    except (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError) as error:
+        yield from _zipped(path, wanted) if path.suffix == ".zip" else _tarred(path, wanted)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile) as error:
         raise DataError(f"cannot read {path}: {error}") from error
 
 
-def _check_member(path: Path, member: tarfile.TarInfo) -> None:
-    if member.name.startswith("/") or ".." in member.name.split("/"):
-        raise DataError(f"{path}: member {member.name!r} points outside the archive; this is not the data set")
-    if member.size > LARGEST:
-        raise DataError(f"{path}: member {member.name!r} has {member.size} bytes; at most 256 MiB is accepted")
+def _tarred(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(path) as archive:
+        for member in archive:
+            _check_member(path, member.name, member.size)
+            file = archive.extractfile(member) if member.isfile() and wanted(member.name) else None
+            if file is not None:
+                yield member.name, file.read()
+
+
+def _zipped(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            _check_member(path, member.filename, member.file_size)
+            if wanted(member.filename):
+                yield member.filename, archive.read(member)
+
+
+def _check_member(path: Path, name: str, size: int) -> None:
+    if name.startswith("/") or ".." in name.split("/"):
+        raise DataError(f"{path}: member {name!r} points outside the archive; this is not the data set")
+    if size > LARGEST:
+        raise DataError(f"{path}: member {name!r} has {size} bytes; at most 256 MiB is accepted")

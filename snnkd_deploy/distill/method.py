@@ -59,7 +59,10 @@ class Method(nn.Module):
 
     @abstractmethod
     def losses(self, student: Outputs, teacher: Outputs, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Named scalars whose sum is minimised; float `images` (B, C, H, W), frames (B, T, C, H, W); `labels` (B,)."""
+        """Named scalars whose sum is minimised; float `images` (B, C, H, W), frames (B, T, C, H, W).
+
+        `labels` (B,) are classes or, after mixup, (B, classes) shares of them; torch's cross-entropy takes both.
+        """
         raise NotImplementedError
 
     def require(self, accepted: bool, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -11,8 +12,8 @@ from snnkd_deploy.snn.models import Outputs
 
 
 def step_cross_entropy(steps: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of each step's logits (T, B, classes) with labels (B,), mean over steps and batch."""
-    return functional.cross_entropy(steps.flatten(0, 1), labels.repeat(len(steps)))
+    """Cross-entropy of each step's logits (T, B, classes) with labels, mean over steps and batch."""
+    return functional.cross_entropy(steps.flatten(0, 1), torch.cat([labels] * len(steps)))
 
 
 def step_kl(steps: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -95,7 +95,10 @@ class Repeat(nn.Module):
 
 
 class Frames(nn.Module):
-    """(B, T, ...) to (T * B, ...): a frame for each step, instead of `Repeat`. No copy if memory is time-major."""
+    """(B, T, ...) to (T * B, ...): a frame for each step, instead of `Repeat`. No copy if memory is time-major.
+
+    What stands ahead of the last T frames, the picture that they encode, is left to `Picture`.
+    """
 
     def __init__(self, timesteps: int) -> None:
         super().__init__()
@@ -103,7 +106,7 @@ class Frames(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The frames as one batch."""
-        return x.transpose(0, 1).flatten(0, 1)
+        return x[:, -self.timesteps :].transpose(0, 1).flatten(0, 1)
 
     def extra_repr(self) -> str:
         """What `repr` shows."""
@@ -111,11 +114,26 @@ class Frames(nn.Module):
 
 
 class MeanFrame(nn.Module):
-    """(B, T, ...) to (B, ...): the mean of the frames, which is what a network without time sees of them."""
+    """(B, T, ...) to (B, ...): the mean of the frames, which is what a network without time sees of them.
+
+    With `frames` that of the last ones alone.
+    """
+
+    def __init__(self, frames: int = 0) -> None:
+        super().__init__()
+        self.frames = frames
 
     def forward(self, x: Tensor) -> Tensor:
         """The mean."""
-        return x.mean(1)
+        return x[:, -self.frames :].mean(1)
+
+
+class Picture(nn.Module):
+    """(B, 1 + T, ...) to (B, ...): the picture in front of the frames that encode it, which is what a teacher sees."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The first."""
+        return x[:, 0]
 
 
 class TimeMean(nn.Module):

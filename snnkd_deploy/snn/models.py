@@ -202,7 +202,7 @@ def teacher(config: TrainConfig, shape: Shape, classes: int) -> Network:
     """The ReLU network that `config` describes, with fresh weights."""
     c = config
     width, depth = c.teacher_width or c.width, c.teacher_depth or c.depth
-    plan = Plan(shape[-3:], classes, width, depth, frames=_framed(shape))
+    plan = Plan(shape[-3:], classes, width, depth, frames=_framed(shape), encoded=c.encoding != "direct")
     return build(c.teacher_model or c.model, plan)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from snnkd_deploy.snn.layers import Frames, MeanFrame, Neuron, Repeat, TimeMean
+from snnkd_deploy.snn.layers import Frames, MeanFrame, Neuron, Picture, Repeat, TimeMean
 from snnkd_deploy.snn.lif import LIF, wide
 
 Shape = tuple[int, ...]  # channels, height, width; for frames their number in front
@@ -44,6 +44,7 @@ class Plan:
     timesteps: int = 1
     neuron: LIF | None = None
     frames: bool = False  # samples are one picture for each step, which a teacher sees the mean of
+    encoded: bool = False  # the frames are spikes of a picture, which stands in front and is what a teacher sees
 
     def activation(self) -> nn.Module:
         """A new ReLU, or a new layer of neurons."""
@@ -66,7 +67,8 @@ class Network(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes) of images (B, C, H, W), float, already multiplied by the scale of the data set.
 
-        Of a network planned for frames, these are (B, T, C, H, W).
+        Of a network planned for frames, these are (B, T, C, H, W); of one for encoded pictures
+        (B, 1 + T, C, H, W), the picture and then its spikes.
         """
         x = images
         for block in self.blocks:
@@ -109,8 +111,10 @@ def activated(plan: Plan, before: Layers, after: Layers | None = None, *, first:
 
 
 def _frames(plan: Plan) -> nn.Module:
-    """What makes one batch of frames: each is a step of a student; a teacher sees their mean."""
-    return Frames(plan.timesteps) if plan.neuron else MeanFrame()
+    """What makes one batch of frames: each is a step of a student; a teacher sees their mean, or the picture."""
+    if plan.neuron:
+        return Frames(plan.timesteps)
+    return Picture() if plan.encoded else MeanFrame()
 
 
 def named(**layers: nn.Module) -> nn.Sequential:

@@ -148,7 +148,7 @@ def _in_rate_pass(records: Records, module: nn.Module) -> Function | None:
     if isinstance(module, Neuron):
         return partial(_rate, records, module)
     if isinstance(module, Frames):
-        return MeanFrame()
+        return MeanFrame(module.timesteps)
     if isinstance(module, Repeat | TimeMean):
         return nn.Identity()
     return partial(_normalise, records, module) if of_the_batch(module) else None
