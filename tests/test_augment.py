@@ -13,7 +13,7 @@ from torch import Tensor
 
 from snnkd_deploy import augment as augmenting
 from snnkd_deploy import data
-from snnkd_deploy.augment import augmented, cutout
+from snnkd_deploy.augment import augmented, cutout, mixed, resized_crop
 from snnkd_deploy.config import AUGMENTS, TrainConfig
 from snnkd_deploy.errors import ConfigError
 from snnkd_deploy.progress import Silent
@@ -91,6 +91,54 @@ def test_colours_need_colour_images(shape: tuple[int, ...]) -> None:
     augmenting.check("crop", shape)
     with pytest.raises(ConfigError, match="3xHxW"):
         augmenting.check("crop+autoaugment", shape)
+
+
+def test_resized_crops_and_mixup_say_where_they_make_no_sense() -> None:
+    with pytest.raises(ConfigError, match="resized-crop interpolates pictures"):
+        augmenting.check("resized-crop", (4, 2, 34, 34))
+    with pytest.raises(ConfigError, match="must be last"):
+        augmenting.check("mixup+crop", (1, 8, 8))
+    augmenting.check("resized-crop+mixup", (1, 8, 8))
+
+
+def test_a_resized_crop_is_a_part_that_torch_interpolates(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = torch.randint(0, 256, (3, 24, 32), dtype=torch.uint8)
+    parts = [(0, 0, 24, 32), (3, 5, 9, 11), (23, 31, 1, 1), (0, 20, 7, 12)]
+    top, left, tall, wide = torch.tensor(parts, dtype=torch.float32).T
+    monkeypatch.setattr(augmenting, "_parts", lambda *size: (top, left, tall, wide))
+    found = resized_crop(image.repeat(4, 1, 1, 1)).float()
+    for one, (y, x, height, width) in zip(found, parts, strict=True):
+        part = image[None, :, y : y + height, x : x + width].float()
+        expected = torch.nn.functional.interpolate(part, (24, 32), mode="bilinear", align_corners=False)[0]
+        assert (one - expected).abs().max() <= 0.501  # rounded to whole pixels
+
+
+def test_parts_of_a_crop_lie_inside_and_have_the_area_and_sides_that_they_should() -> None:
+    torch.manual_seed(0)
+    top, left, tall, wide = augmenting._parts(4000, 40, 60)
+    assert min(top.min(), left.min()) >= 0
+    assert (top + tall).max() <= 40
+    assert (left + wide).max() <= 60
+    area, sides = tall * wide / 2400, wide / tall
+    assert 0.07 < area.min() < 0.12
+    assert area.max() > 0.8
+    assert sides.min() > 0.7
+    assert sides.max() < 1.45  # 4:3, in whole pixels
+    assert abs(area.mean() - 0.5) < 0.05
+
+
+def test_a_shape_that_no_part_fits_is_taken_whole() -> None:
+    assert [one.tolist() for one in augmenting._parts(2, 1, 500)] == [[0, 0], [0, 0], [1, 1], [500, 500]]
+
+
+def test_mixed_images_and_labels_share_alike() -> None:
+    torch.manual_seed(1)
+    pixels, labels = torch.randint(0, 256, (6, 1, 4, 4), dtype=torch.uint8), torch.arange(6)
+    images, shares = mixed(pixels, labels, 7)
+    assert torch.allclose(shares.sum(1), torch.ones(6))
+    assert torch.allclose(images, torch.einsum("bc,cxyz->bxyz", shares[:, :6], pixels.float()), atol=1e-3)
+    seen = {round(float(mixed(pixels, labels, 7)[1].max()), 1) for _ in range(100)}
+    assert seen == {0.5, 0.6, 0.7, 0.8, 0.9, 1.0}
 
 
 class Interrupt(Silent):

@@ -38,3 +38,11 @@ def test_accuracy_is_the_share_of_right_answers_in_eval_mode() -> None:
             return nn.functional.one_hot(torch.full((len(batch),), 3), 5).float()
 
     assert accuracy(Threes(), images()) == 1 / 5
+
+
+def test_mixup_gives_scaled_mixtures_and_shares_of_classes() -> None:
+    source = Images.of(Split(images().pixels.numpy(), np.arange(5)), 0.5, CPU, classes=6)
+    torch.manual_seed(0)
+    batch, shares = source.batch(torch.arange(5), "mixup")
+    assert shares.shape == (5, 6)
+    assert torch.allclose(batch, torch.einsum("bc,cxyz->bxyz", shares[:, :5], source.pixels * 0.5), atol=1e-3)
