@@ -37,6 +37,8 @@ def decode2(body: bytes, where: str) -> Events:
     address, time = np.frombuffer(body, ">u4", offset=start).astype(np.int64).reshape(-1, 2).T
     inside = (address >> 15) & 1 == 0
     address, time = address[inside], time[inside]
+    if not len(time):
+        raise DataError(f"{where}: no event of the sensor behind offset {start}")
     row, column = (address >> 1) & 0x7F, (address >> 8) & 0x7F
     return _ordered(Events(SIDE - 1 - column, SIDE - 1 - row, 1 - (address & 1), time))
 
@@ -53,11 +55,11 @@ def decode3(body: bytes, where: str) -> Events:
     if start < len(END):
         raise DataError(f"{where}: no line #!END-HEADER in its {len(body)} bytes")
     parts = list(_polarity_packets(body, start, where))
-    if not parts:
-        raise DataError(f"{where}: no polarity events behind offset {start}")
-    data, time = np.concatenate(parts, axis=1)
+    data, time = np.concatenate(parts, axis=1) if parts else np.empty((2, 0), dtype=np.int64)
     valid = data & 1 == 1
     data, time = data[valid], time[valid]
+    if not len(data):
+        raise DataError(f"{where}: no valid polarity event behind offset {start}")
     events = Events((data >> 17) & 0x7FFF, (data >> 2) & 0x7FFF, (data >> 1) & 1, time)
     outside = (events.x >= SIDE) | (events.y >= SIDE)
     if outside.any():
