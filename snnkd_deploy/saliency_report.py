@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from snnkd_deploy import data, page
 from snnkd_deploy.batches import BATCH, Images
+from snnkd_deploy.errors import ConfigError
 from snnkd_deploy.files import replacing
 from snnkd_deploy.run import Run
 from snnkd_deploy.snn import models
@@ -62,7 +63,12 @@ class Study:
 def study(run: Run, samples: int) -> Study:
     """Student and teacher of a finished run on the first `samples` of its test images."""
     config = run.config
-    found = data.load(config.dataset, config.data_dir, config.timesteps)
+    found = data.configured(config)
+    if found.encoding:
+        raise ConfigError(
+            f"{run.path}: its student sees spikes ({config.encoding} coding) and its teacher the picture, so there are no "
+            "pixels that both look at; a student with direct coding is needed"
+        )
     test = Images.of(found.test, found.scale, torch.device("cpu"))
     networks = dict(zip(NAMES, models.load(run), strict=True))
     images, labels = test.batch(torch.arange(min(samples, len(test))))

@@ -17,6 +17,7 @@ from snnkd_deploy.encoding import Encoding, Kind
 from snnkd_deploy.errors import ConfigError
 from snnkd_deploy.export import export, read_run
 from snnkd_deploy.run import Run
+from snnkd_deploy.saliency_report import study
 from snnkd_deploy.simulate import simulate
 from snnkd_deploy.snn import models
 from snnkd_deploy.train import train
@@ -127,6 +128,11 @@ def test_spikes_reach_the_chip_and_are_counted(run: Run, tmp_path: Path, monkeyp
 def test_a_teacher_of_pictures_teaches_an_encoded_student(run: Run, tmp_path: Path) -> None:
     plain = TrainConfig(width=4, epochs=1, teacher_epochs=1, timesteps=1, threads=1, teacher=str(run.path))
     assert train(plain, out=tmp_path / "plain").accuracies["teacher"] == run.accuracies["teacher"]
+
+
+def test_networks_that_look_at_different_things_are_not_compared_pixel_by_pixel(run: Run) -> None:
+    with pytest.raises(ConfigError, match="its student sees spikes .* coding"):
+        study(run, 5)
 
 
 @pytest.mark.parametrize("engine", ["bptt", "rate"])
