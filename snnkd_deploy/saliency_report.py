@@ -66,8 +66,8 @@ def study(run: Run, samples: int) -> Study:
     found = data.configured(config)
     if found.encoding:
         raise ConfigError(
-            f"{run.path}: its student sees spikes ({config.encoding} coding) and its teacher the picture, so there are no "
-            "pixels that both look at; a student with direct coding is needed"
+            f"{run.path}: its student sees spikes ({config.encoding} coding) and its teacher the picture, so there are "
+            "no pixels that both look at; a student with direct coding is needed"
         )
     test = Images.of(found.test, found.scale, torch.device("cpu"))
     networks = dict(zip(NAMES, models.load(run), strict=True))

@@ -51,8 +51,8 @@ def test_pictures_that_stay_in_files_are_those_in_memory(own: Path, monkeypatch:
     lazy = data.load("folder", own, image_size=8)
     assert isinstance(lazy.train.images, data.Pictures)
     assert not isinstance(whole.train.images, data.Pictures)
-    for rows in (slice(5), slice(3, None), np.array([7, 0, 7])):
-        assert_array_equal(lazy.train.integers(rows), whole.train.integers(rows))
+    for some in (slice(5), slice(3, None), np.array([7, 0, 7])):
+        assert_array_equal(lazy.train.integers(some), whole.train.integers(some))
     one, other = (Images.of(each.train, each.scale, torch.device("cpu")) for each in (lazy, whole))
     one.expect(torch.tensor([2, 11]))
     rows = torch.tensor([11, 2, 5])
