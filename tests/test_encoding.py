@@ -122,7 +122,7 @@ def test_spikes_reach_the_chip_and_are_counted(run: Run, tmp_path: Path, monkeyp
     assert report["layers"][0]["events_in"] == test.integers(slice(50)).sum()
     teacher = models.load(run)[1]
     batch, labels = Images.of(test, 1 / 16, CPU).batch(torch.arange(50))
-    assert report["accuracy"]["ann_counted"] == (teacher(batch).argmax(1) == labels).float().mean().item()
+    assert report["accuracy"]["ann_counted"] == (teacher(batch).argmax(1) == labels).double().mean().item()
 
 
 def test_a_teacher_of_pictures_teaches_an_encoded_student(run: Run, tmp_path: Path) -> None:
