@@ -22,7 +22,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import distributed
-from torch.distributed.distributed_c10d import TCPStore, _get_default_store
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed.distributed_c10d import _get_default_store
 from torch.multiprocessing.spawn import start_processes
 
 from snnkd_deploy import cluster
