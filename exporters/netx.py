@@ -29,6 +29,7 @@ from snnkd_deploy.ir import (
     Neuron,
     Node,
     Output,
+    Relay,
     Shape,
     Stage,
     output_shape,
@@ -54,6 +55,8 @@ THRESHOLD = 2**17 - 1
 DECAY_UNITY = 4096
 FRACTION_BITS = 6
 REPLAYED_AT_A_TIME = 32
+PACKED = 2**12
+"""Values from which on an array is compressed if most of it is zero."""
 
 File = Mapping[str, "File | Array"]
 """Groups and datasets of an HDF5 file."""
@@ -326,7 +329,14 @@ def _fill(group: h5py.Group, content: File) -> None:
         if isinstance(value, Mapping):
             _fill(group.create_group(name, track_order=False), value)
         else:
-            group.create_dataset(name, data=value, track_times=False)
+            group.create_dataset(name, data=value, track_times=False, **_packing(value))
+
+
+def _packing(value: Array) -> dict[str, Any]:
+    """How to store an array: kernels with relays are large and mostly zero, and HDF5 unpacks them for every reader."""
+    if value.size < PACKED or 2 * np.count_nonzero(value) > value.size:
+        return {}
+    return {"compression": "gzip", "compression_opts": 4, "shuffle": False}
 
 
 def _loader(graph: Graph, held: Graph, target: Target) -> dict[str, Any]:
@@ -345,11 +355,16 @@ def _loader(graph: Graph, held: Graph, target: Target) -> dict[str, Any]:
         "reset_offset": 0 if host else 1,
         "timing_offset": delays[-1],
         "blocks": [
-            {"name": block.name, "shape": list(graph.shapes[block.name]), "delay": delay}
+            {"name": block.name, "shape": list(graph.shapes[block.name]), "delay": delay, **_relays(block.reader)}
             for block, delay in zip(blocks, delays, strict=True)
         ],
         "logits": f"v of the last block / {UNIT}, timing_offset steps after a sample's last step",
     }
+
+
+def _relays(reader: Neuron | Output) -> dict[str, int]:
+    """Of a block with relays, its first channels that are neurons of the network."""
+    return {"own_channels": reader.own} if isinstance(reader, Relay) else {}
 
 
 def _fed(path: Path, inputs: Array, loader: Mapping[str, Any]) -> Array:
@@ -399,7 +414,9 @@ def _record(answer: Answer, loader: Mapping[str, Any]) -> Record:
     spikes = {}
     for block, fired in zip(blocks[:-1], answer.spikes, strict=False):
         samples, steps = fired.shape[:2]
-        spikes[block["name"]] = fired.swapaxes(0, 1).reshape(steps, samples, *block["shape"])
+        shaped = fired.swapaxes(0, 1).reshape(steps, samples, *block["shape"])
+        if own := block.get("own_channels", block["shape"][0]):
+            spikes[block["name"]] = shaped[:, :, :own]
     return Record(spikes, answer.potential // UNIT)
 
 

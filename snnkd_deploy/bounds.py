@@ -90,11 +90,11 @@ def _weighted(node: Linear | Conv2d, low: Array, high: Array) -> Interval:
     if isinstance(node, Conv2d):
         low, high = np.minimum(low, 0), np.maximum(high, 0)
     out, per_group = node.weight.shape[:2]
-    weight = node.weight.reshape(groups, out // groups, per_group, -1).astype(np.int64)
-    lows, highs = (side.reshape(groups, 1, per_group, 1) for side in (low, high))
-    corners = weight * lows, weight * highs
-    least = np.minimum(*corners).sum(axis=(2, 3)).reshape(out)
-    most = np.maximum(*corners).sum(axis=(2, 3)).reshape(out)
+    weight = node.weight.reshape(groups, out // groups, per_group, -1)
+    plus, minus = (pick(weight, 0).sum(axis=3, dtype=np.int64) for pick in (np.maximum, np.minimum))
+    low, high = (side.reshape(groups, 1, per_group) for side in (low, high))
+    least = (plus * low + minus * high).sum(axis=2).reshape(out)
+    most = (plus * high + minus * low).sum(axis=2).reshape(out)
     return least + node.bias, most + node.bias
 
 

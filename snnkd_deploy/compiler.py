@@ -16,6 +16,7 @@ from snnkd_deploy.passes.fold_pooling import fold_pooling
 from snnkd_deploy.passes.legalize import legalize
 from snnkd_deploy.passes.or_pooling import or_pooling
 from snnkd_deploy.passes.quantize import quantize
+from snnkd_deploy.passes.relay_shortcuts import relay_shortcuts
 from snnkd_deploy.passes.weight_shortcuts import weight_shortcuts
 from snnkd_deploy.proof import first_difference
 from snnkd_deploy.simulate import sample_axis, simulate
@@ -39,6 +40,7 @@ PIPELINE = (
     Pass(quantize, needs=Stage.FOLDED, gives=Stage.INTEGER),
     Pass(or_pooling, needs=Stage.INTEGER, gives=Stage.INTEGER),
     Pass(fold_pooling, needs=Stage.INTEGER, gives=Stage.INTEGER),
+    Pass(relay_shortcuts, needs=Stage.INTEGER, gives=Stage.INTEGER),
     Pass(legalize, needs=Stage.INTEGER, gives=Stage.LEGAL),
 )
 

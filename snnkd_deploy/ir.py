@@ -169,6 +169,16 @@ class Neuron(Node):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Relay(Neuron):
+    """Neurons whose channels from `own` on fire exactly when a spike of an earlier layer is to be carried on.
+
+    So a network with shortcuts becomes a row of layers. Records hold the first `own` channels, under its name.
+    """
+
+    own: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Output(Node):
     """logits: mean over time of its input; from INTEGER on the sum over time, one unit being worth `unit` of a sum."""
 
@@ -180,7 +190,7 @@ KINDS: dict[str, type[Node]] = {
     kind.__name__: kind
     for kind in (
         *(Input, Linear, Conv2d, BatchNorm, AvgPool2d, SumPool2d, MaxPool2d, Flatten, Add, Attention, Relu, Neuron),
-        Output,
+        *(Relay, Output),
     )
 }
 

@@ -40,7 +40,7 @@ def conv2d(x: Array, node: Conv2d) -> Array:
         for column in range(columns):
             top, start = row * node.dilation[0], column * node.dilation[1]
             tap = padded[:, :, top :: node.stride[0], start :: node.stride[1]][:, :, :height, :width]
-            total += weight[..., row, column] @ tap.reshape(len(x), groups, per_group, height * width)
+            _add_tap(total, weight[..., row, column], tap.reshape(len(x), groups, per_group, height * width))
     return _sum_exactly(x, node.weight, total.reshape(len(x), out, height, width)) + node.bias[:, None, None]
 
 
@@ -59,6 +59,15 @@ def attention(q: Array, k: Array, v: Array, node: Attention) -> Array:
     reach: Any = np.prod([np.abs(one).max(initial=0.0) for one in (queries, keys, values)])
     assert float(reach) * queries.shape[-1] * queries.shape[-2] < EXACT
     return mixed.astype(np.int64)
+
+
+def _add_tap(total: Array, weight: Array, tap: Array) -> None:
+    """total += weight @ tap, `(N, groups, out, places)`; where most of a weight is zero, without its empty lines."""
+    if len(weight) > 1 or 4 * np.count_nonzero(weight) > weight.size:
+        total += weight @ tap
+        return
+    rows, columns = np.flatnonzero(weight[0].any(axis=1)), np.flatnonzero(weight[0].any(axis=0))
+    total[:, :, rows] += weight[:, rows][:, :, columns] @ tap[:, :, columns]
 
 
 def windows(x: Array, node: Pool) -> Array:

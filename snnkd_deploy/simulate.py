@@ -27,6 +27,7 @@ from snnkd_deploy.ir import (
     Neuron,
     Node,
     Output,
+    Relay,
     Relu,
     Stage,
     SumPool2d,
@@ -60,8 +61,8 @@ def simulate(graph: Graph, inputs: Array, observe: Observer | None = None) -> Re
         arguments = tuple(values[name] for name in node.inputs)
         value = _sample(graph, inputs) if isinstance(node, Input) else evaluate(node, arguments, graph)
         values[node.name] = value
-        if isinstance(node, Neuron):
-            spikes[node.name] = value.astype(np.uint8)
+        if isinstance(node, Neuron) and (own := own_channels(node)) != slice(0):
+            spikes[node.name] = value[:, :, own].astype(np.uint8)
         if observe is not None:
             observe(node, arguments, value)
         for name in node.inputs:
@@ -135,6 +136,11 @@ def affine(norm: BatchNorm) -> tuple[Array, Array]:
 def over_channels(values: Array, dimensions: int) -> Array:
     """`()` or `(channels,)` made to broadcast over `(channels, ...)` of so many dimensions."""
     return values.reshape(-1, *[1] * (dimensions - 1)) if values.ndim else values
+
+
+def own_channels(node: Neuron) -> slice:
+    """The channels that are the network's neurons, not relays; `slice(0)` if all are relays."""
+    return slice(node.own) if isinstance(node, Relay) else slice(None)
 
 
 def _fire(node: Neuron, current: Array, timesteps: int) -> Array:
