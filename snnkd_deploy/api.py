@@ -21,7 +21,7 @@ from snnkd_deploy.progress import Watch
 from snnkd_deploy.run import Run, latest, open_run
 from snnkd_deploy.target import Target, load_target, target_names
 
-__all__ = ["ExportOptions", "check", "diff", "energy", "export", "saliency", "targets", "train", "verify"]
+__all__ = ["ExportOptions", "check", "diff", "energy", "export", "mapping", "saliency", "targets", "train", "verify"]
 
 
 def train(
@@ -89,6 +89,18 @@ def saliency(
     path = Path(out) if out is not None else found.run.path / "saliency.html"
     write(found, path)
     return {**found.figures, "page": str(path)}
+
+
+def mapping(bundle: Path | str | None = None) -> dict[str, Any]:
+    """The estimate of cores in the manifest of `bundle` (None: the newest export of the newest run).
+
+    BundleError if it was made for a format, which has no cores, or by a version that made no estimate.
+    """
+    source = open_bundle(bundle) if bundle is not None else newest(latest().path)
+    found = source.manifest.get("mapping")
+    if not isinstance(found, dict):
+        raise BundleError(f"{source.path} holds no mapping; targets that state [resources] get one when they export")
+    return found
 
 
 def targets() -> tuple[Target, ...]:

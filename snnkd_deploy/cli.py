@@ -224,6 +224,17 @@ def verify(bundle: Path | None, samples: int | None, as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("bundle", required=False, type=click.Path(path_type=Path))
+@_json
+def mapping(bundle: Path | None, as_json: bool) -> None:
+    """Estimate how many cores and chips BUNDLE (default: the newest export) takes, layer by layer."""
+    from snnkd_deploy.api import mapping as estimate
+
+    found = estimate(bundle)
+    _print_json(found) if as_json else _print_mapping(found)
+
+
+@main.command()
 @click.argument("report", type=click.Path(path_type=Path))
 @click.option("--bundle", type=click.Path(path_type=Path), help="export to count on (default: the newest)")
 @click.option("--refresh", is_flag=True, help="count again even if REPORT exists")
@@ -376,6 +387,8 @@ def _print_bundle(bundle: Bundle) -> None:
         rows.append((name, f"{rung['accuracy']:.2%}", str(rung["samples"]), rates, " / ".join(stuck)))
     _print_table(("form", "accuracy", "images", "spikes per neuron and step", "dead / saturated neurons"), rows)
     _print_proofs(bundle.manifest["proofs"])
+    if mapping := bundle.manifest.get("mapping"):
+        click.echo(f"{bundle.target}, estimated: {mapping['summary']}")
     ran = ", ".join(one["name"] for one in bundle.manifest["proofs"] if one["verified"])
     verdict = f"verified by {ran}" if bundle.verified else "NOT VERIFIED"
     click.echo(f"{bundle.file}: integer network {bundle.digest[:16]}, {verdict}")
@@ -391,6 +404,25 @@ def _print_saliency(found: dict[str, Any]) -> None:
             for name, by in losses.items() for whose, of in by.items()]  # fmt: skip
     _print_table(("accuracy, pixels blurred", *(f"{share:.0%}" for share in found["shares"])), rows)
     click.echo(f"{found['page']}: {found['samples']} test images, with pictures")
+
+
+def _print_mapping(found: dict[str, Any]) -> None:
+    limits = ("neurons", "synapse_bits", "input_axons", "output_axons")
+    rows = [
+        (layer["name"], " x ".join(map(str, layer["shape"])), f"{layer['neurons']:,}", f"{layer['synapses']:,}",
+         str(layer["cores"]), " x ".join(map(str, layer["cut"].values())),
+         *(f"{layer['tile'][limit]:,}" for limit in limits),
+         f"{layer['binding'].replace('_', ' ')} {layer['filled']:.0%}")
+        for layer in found["layers"]
+    ]  # fmt: skip
+    room = [found["model"][f"{limit}_per_core"] for limit in limits]
+    rows.append(("a core has", "", "", "", "", "", *(f"{one:,}" if one else "not published" for one in room), ""))
+    columns = ("layer", "shape", "neurons", "synapses", "cores", "cut", "neurons", "synapse bits", "input axons",
+               "output axons", "fullest")  # fmt: skip
+    click.echo("Of each layer, the cores it is cut onto (channels x rows x columns), and what its fullest core holds:")
+    _print_table(columns, rows)
+    click.echo("\n".join([*found["advice"], f"{found['target']}: {found['summary']}"]))
+    click.echo("An estimate from the target's [resources]; the maker's compiler may place the network otherwise.")
 
 
 def _rates(rates: list[float]) -> str:

@@ -22,6 +22,7 @@ from snnkd_deploy.files import replacing_folder, sha256, write_json
 from snnkd_deploy.graph_file import save_graphs
 from snnkd_deploy.ir import Array, Conv2d, Graph, Input, Linear, Neuron
 from snnkd_deploy.ladder import climb
+from snnkd_deploy.mapping import map_network
 from snnkd_deploy.passes.fold_batchnorm import fold_batchnorm
 from snnkd_deploy.proof import Proof, first_difference
 from snnkd_deploy.registry import Exporter, load_exporter
@@ -228,6 +229,7 @@ def _manifest(
     options: ExportOptions,
 ) -> dict[str, Any]:
     source, output = compiled.integer.input, compiled.integer.output
+    mapping = map_network(compiled.legal, target)
     return {
         "format": FORMAT,
         "format_version": VERSION,
@@ -252,6 +254,7 @@ def _manifest(
         "proofs": proofs,
         "ladder": dict(ladder),
         "layers": [entry for node in compiled.integer for entry in _layer_entry(compiled.integer, node.name)],
+        "mapping": mapping.as_dict() if mapping else None,
         "options": vars(options),
         "data": {
             "name": data.name,

@@ -83,6 +83,28 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class Resources:
+    """The tables of a chip's cores, for an estimate of how many a network takes; a limit left out is not published."""
+
+    cores_per_chip: int
+    neurons_per_core: int
+    synapse_bits_per_core: int
+    input_axons_per_core: int | None
+    output_axons_per_core: int | None
+    weight_bits: tuple[int, ...]
+    """Widths that a stored weight can have, sign included."""
+    convolutions: Literal["expanded", "shared"]
+    """Whether each connection of a convolution is stored, or each weight once a core."""
+    block_synapses: int
+    """An axon's synapses are listed in blocks of so many at most,"""
+    block_header_bits: int
+    """each behind a header of so many bits,"""
+    word_bits: int
+    """each rounded up to words of so many bits."""
+    source: str
+
+
+@dataclass(frozen=True)
 class Target:
     """What a chip or format can hold."""
 
@@ -98,6 +120,8 @@ class Target:
     state: State
     entry: Entry
     layout: Layout
+    resources: Resources | None
+    """None for a format, which has no cores."""
 
 
 def target_names() -> list[str]:
@@ -136,7 +160,8 @@ def parse_target(text: str, origin: str) -> Target:
 
 def _fill(kind: type, table: Mapping[str, Any], where: str, problems: list[str]) -> dict[str, Any]:
     """The constructor arguments of a dataclass from a TOML table; what is wrong is added to `problems`."""
-    types = get_type_hints(kind)
+    hints = get_type_hints(kind)
+    types = {name: get_args(hint)[0] if _optional(hint) else hint for name, hint in hints.items()}
     names = [field.name for field in fields(kind)]
     for key in table:
         if key not in names:
@@ -144,7 +169,9 @@ def _fill(kind: type, table: Mapping[str, Any], where: str, problems: list[str])
             problems.append(f"unknown key {where + key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
     values: dict[str, Any] = {}
     for name in names:
-        if name not in table:
+        if name not in table and _optional(hints[name]):
+            values[name] = None
+        elif name not in table:
             problems.append(f"missing key {where + name!r}")
         elif is_dataclass(types[name]):
             part = table[name] if isinstance(table[name], Mapping) else {}
@@ -156,6 +183,11 @@ def _fill(kind: type, table: Mapping[str, Any], where: str, problems: list[str])
         else:
             problems.append(f"{where}{name} = {table[name]!r}: accepted is {_spell(types[name])}")
     return values
+
+
+def _optional(kind: Any) -> bool:
+    """Whether the key may be left out: `... | None`."""
+    return type(None) in get_args(kind)
 
 
 def _accepts(kind: Any, value: Any) -> bool:

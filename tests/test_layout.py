@@ -24,6 +24,7 @@ ORDER = (
     "compiler",
     "graph_file",
     "ladder",
+    "mapping",
     "counts",
     "prices",
     "energy",
