@@ -21,7 +21,7 @@ PLAIN = ("name", "timesteps", "origin")
 
 
 def save_graphs(path: Path, graphs: Mapping[str, Graph]) -> None:
-    """Write graphs under their keys; integers keep 64 bits, reals stay float64."""
+    """Write graphs under their keys; numbers keep their width."""
     tensors: dict[str, Array] = {}
     header: dict[str, Any] = {}
     for key, graph in graphs.items():

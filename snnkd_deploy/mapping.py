@@ -24,8 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from snnkd_deploy.check import chain_problems
-from snnkd_deploy.ir import Array, Conv2d, Graph, Linear, Neuron, Output, Shape
+from snnkd_deploy.ir import Array, Conv2d, Graph, Linear, Neuron, Output, Shape, Synaptic
 from snnkd_deploy.target import Resources, Target
 
 LIMITS = ("neurons", "synapse_bits", "input_axons", "output_axons")
@@ -149,7 +148,7 @@ class Mapping:
 
 def map_network(graph: Graph, target: Target) -> Mapping | None:
     """Cut every layer of a legal network; None if the target states no resources or its layers are not in a row."""
-    if target.resources is None or any(chain_problems(graph)):
+    if target.resources is None or not _is_row(graph):
         return None
     found: list[LayerMapping] = []
     following: Tiled | None = None
@@ -158,6 +157,11 @@ def map_network(graph: Graph, target: Target) -> Mapping | None:
         found.append(best)
         following = tiled._replace(cut=best.cut)
     return Mapping(target.name, tuple(reversed(found)), target.resources)
+
+
+def _is_row(graph: Graph) -> bool:
+    fed = [graph[node.inputs[0]] for node in graph.of(Neuron, Output)]
+    return all(isinstance(one, Synaptic) for one in fed) and all(len(graph.consumers(one.name)) < 2 for one in graph)
 
 
 class Axis(NamedTuple):

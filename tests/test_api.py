@@ -9,7 +9,7 @@ import pytest
 from snnkd_deploy import api
 from snnkd_deploy.bundle import Bundle
 from snnkd_deploy.config import load_config
-from snnkd_deploy.errors import LegalityError
+from snnkd_deploy.errors import BundleError, LegalityError
 from snnkd_deploy.ir import Stage
 from snnkd_deploy.run import Run
 from snnkd_deploy.target import target_names
@@ -37,8 +37,22 @@ def test_one_network_behind_every_format(tiny_run: Run, tiny_bundle: Bundle, tmp
 
 def test_check_lowers_the_untrained_student() -> None:
     assert api.check("loihi").stage == Stage.LEGAL
-    with pytest.raises(LegalityError, match="no Add on this target"):
-        api.check("loihi", load_config(model="resnet", width=4, depth=1))
+    with pytest.raises(LegalityError, match="reset 'subtract'; this target resets by 'zero'"):
+        api.check("loihi", load_config(reset="subtract"))
+
+
+def test_residual_networks_are_one_network_everywhere(tmp_path: Path) -> None:
+    sizes = {"model": "resnet", "width": 4, "depth": 1, "epochs": 1, "teacher_epochs": 1, "threads": 1}
+    run = api.train(load_config(**sizes), out=tmp_path / "run")
+    options = api.ExportOptions(samples=4)
+    bundles = [api.export(run, name, options=options) for name in ("onnx", "loihi")]
+    assert bundles[0].digest == bundles[1].digest
+    assert bundles[1].manifest["proofs"][0]["differing"] == 0
+    report = api.energy(tmp_path / "report.json", bundles[1].path, samples=4)
+    assert {"blocks.1.0.neuron1"} <= {layer["name"] for layer in report["layers"]}
+    assert api.mapping(bundles[1].path)["fits"]
+    with pytest.raises(BundleError, match="holds no mapping; targets that state"):
+        api.mapping(bundles[0].path)
 
 
 def test_targets_are_those_that_are_shipped() -> None:

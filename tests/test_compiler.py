@@ -21,7 +21,7 @@ ONNX = load_target("onnx")
 @pytest.mark.parametrize("name", target_names())
 def test_legal_networks_spike_as_the_integer_one(name: str) -> None:
     target, lowered = load_target(name), 0
-    recipe = CHAIN if target.layout.wiring == "chain" else ANY
+    recipe = replace(CHAIN, residual=True) if target.layout.wiring == "chain" else ANY
     pools = recipe.pools if "MaxPool2d" in target.nodes else ("avg",)
     recipe = replace(recipe, decays=(1.0, 0.5), resets=target.resets, pools=pools)
     for seed in range(40):

@@ -29,6 +29,7 @@ def test_every_shipped_target_loads_and_has_its_exporter(name: str) -> None:
         target.layout,
     ):
         assert len(part.source) > 10
+    assert target.resources is None or len(target.resources.source) > 10
 
 
 def test_the_issue_s_targets_are_there() -> None:
@@ -58,6 +59,13 @@ def test_a_file_is_a_target_too(tmp_path: Path) -> None:
         ('"Neuron", ', '"Neurone", ', "no node 'Neurone'; known: Input"),
         ('wiring = "chain"', 'wiring = ""', r"layout\.wiring = '': accepted is 'any' or 'chain'"),
         ("[state]", "[state", "is not valid TOML"),
+        (
+            "cores_per_chip = 128",
+            "core_per_chip = 128",
+            r"unknown key 'resources\.core_per_chip'; did you mean",
+        ),
+        ("cores_per_chip = 128", "core_per_chip = 128", r"missing key 'resources\.cores_per_chip'"),
+        ("input_axons_per_core = 4096", 'input_axons_per_core = "4096"', "accepted is an integer"),
         ("exact_in_float32 = false", "exact_in_float32 = 0", "accepted is true or false"),
     ],
 )
@@ -72,4 +80,13 @@ def test_every_constant_needs_its_source() -> None:
     lines = [line for line in TEXT.splitlines() if not line.startswith("source")]
     with pytest.raises(ConfigError) as caught:
         parse_target("\n".join(lines), "mine.toml")
-    assert str(caught.value).count(".source'") == 7
+    assert str(caught.value).count(".source'") == 8
+
+
+def test_resources_and_limits_that_are_not_published_may_be_left_out() -> None:
+    before, _, resources = TEXT.partition("[resources]")
+    assert parse_target(before, "mine.toml").resources is None
+    kept = "\n".join(line for line in resources.splitlines() if "axons" not in line.partition("=")[0])
+    found = parse_target(f"{before}[resources]{kept}", "mine.toml").resources
+    assert found is not None
+    assert (found.input_axons_per_core, found.output_axons_per_core, found.neurons_per_core) == (None, None, 1024)

@@ -11,7 +11,8 @@ import numpy as np
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.compiler import lower
 from snnkd_deploy.errors import RefusedError
-from snnkd_deploy.ir import Array, Conv2d, Flatten, Graph, Input, Linear, Neuron, Node, Output, Stage
+from snnkd_deploy.ir import Add, Array, Conv2d, Flatten, Graph, Input, Linear, Neuron, Node, Output, Stage
+from snnkd_deploy.passes.relay_shortcuts import relay_shortcuts
 from snnkd_deploy.target import Target, load_target
 from tests.networks import Recipe, random_inputs, random_network
 
@@ -85,10 +86,44 @@ def changed(graph: Graph, name: str, **fields: Any) -> Graph:
     return replace(graph, nodes=tuple(replace(node, **fields) if node.name == name else node for node in graph))
 
 
+def relayed() -> Graph:
+    """Two residual blocks: a projection with a stride past a relay of one weight, an identity past copies."""
+    pick = np.random.default_rng(5).integers
+
+    def conv(name: str, source: str, into: int, out: int, size: int = 3, **other: Any) -> Conv2d:
+        weight, pad = pick(-40, 60, (out, into // other.get("groups", 1), size, size)), (size // 2, size // 2)
+        return Conv2d(name=name, inputs=(source,), weight=weight, bias=pick(-9, 10, out), padding=pad, **other)
+
+    nodes = (
+        Input(name="input", shape=(2, 6, 5), high=1, static=False),
+        conv("conv0", "input", 2, 3),
+        neuron("lif0", "conv0", 60),
+        conv("conv1", "lif0", 3, 4, stride=(2, 2)),
+        neuron("lif1", "conv1", 110),
+        conv("conv2", "lif1", 4, 4),
+        conv("project", "lif0", 3, 4, size=1, stride=(2, 2)),
+        Add(name="add2", inputs=("conv2", "project")),
+        neuron("lif2", "add2", 90),
+        conv("conv3", "lif2", 4, 4),
+        neuron("lif3", "conv3", 310),
+        conv("conv4", "lif3", 4, 4),
+        conv("identity", "lif2", 4, 4, size=1, groups=4),
+        Add(name="add4", inputs=("conv4", "identity")),
+        neuron("lif4", "add4", 60),
+        Flatten(name="flatten", inputs=("lif4",)),
+        linear("readout", "flatten", pick(-90, 91, (3, 36))),
+        Output(name="output", inputs=("readout",)),
+    )
+    graph = Graph(nodes=nodes, timesteps=4, stage=Stage.INTEGER)
+    row = relay_shortcuts(graph, LOIHI, Calibration(np.empty(0)))
+    return replace(row, stage=Stage.LEGAL)
+
+
 GRAPHS = {
     "host conv": (LOIHI, pictures("host", high=255)),
     "graded conv": (LOIHI2, pictures(high=255)),
     "frames of spikes": (LOIHI, pictures(high=1, static=False)),
+    "relays": (LOIHI, relayed()),
     "graded frames": (LOIHI2, pictures(high=16, static=False)),
     "host frames": (LOIHI, pictures("host", low=-7, high=16, static=False)),
     "features": (LOIHI2, features([[1, -2], [3, 4]], [[5, -6]], high=9)),

@@ -147,7 +147,7 @@ def test_a_sample_in_a_stream_equals_the_sample_alone(case: str, tmp_path: Path)
 
 
 @with_lava
-@pytest.mark.parametrize("case", ["host conv", "graded frames", "flattened picture", "a picture into zeros"])
+@pytest.mark.parametrize("case", ["host conv", "graded frames", "relays", "flattened picture", "a picture into zeros"])
 def test_lava_computes_what_the_simulator_does(case: str, tmp_path: Path) -> None:
     target, graph = GRAPHS[case]
     inputs, path = samples(graph), tmp_path / "network.net"

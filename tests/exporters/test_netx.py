@@ -98,6 +98,41 @@ def test_a_graded_input_needs_its_bits_and_one_more_step(tmp_path: Path) -> None
     assert (loader["entry"], loader["reset_offset"], loader["timing_offset"]) == ("source", 1, 3)
 
 
+def test_relays_are_in_the_file_and_not_in_the_record(tmp_path: Path) -> None:
+    target, graph = GRAPHS["relays"]
+    path = tmp_path / "network.net"
+    loader = netx.write(graph, target, path)
+    blocks = {block["name"]: (block["shape"][0], block.get("own_channels")) for block in loader["blocks"]}
+    assert blocks == {
+        "lif0": (3, None),
+        "lif1": (7, 4),
+        "lif2": (4, None),
+        "lif3.copies": (8, 0),
+        "lif3": (8, 4),
+        "lif4": (4, None),
+        "readout": (3, None),
+    }
+    record = netx.run_replay(path, samples(graph), loader)
+    assert {name: spikes.shape[2] for name, spikes in record.spikes.items()} == {
+        f"lif{n}": 3 + (n > 0) for n in range(5)
+    }
+
+
+def test_large_kernels_that_are_mostly_zero_are_packed(tmp_path: Path) -> None:
+    weight = np.zeros((80, 60), np.int64)
+    weight[:, 0] = 7
+    graph = chain(
+        linear("wide", "input", weight), neuron("lif", "wide", 3), linear("readout", "lif", [[1] * 80]),
+        source=Input(name="input", shape=(60,), high=1),
+    )  # fmt: skip
+    path = tmp_path / "network.net"
+    netx.write(graph, LOIHI, path)
+    with h5py.File(path) as file:
+        assert file["layer/1/weight"].compression == "gzip"
+        assert file["layer/2/weight"].compression is None
+        assert_array_equal(file["layer/1/weight"][()], weight)
+
+
 SOUND = pictures()
 REFUSED: dict[str, tuple[Graph, str]] = {
     "stage": (replace(SOUND, stage=Stage.INTEGER), "a integer network; a legal one is needed"),
