@@ -146,4 +146,5 @@ def _count(bundle: Bundle, samples: int | None) -> dict[str, Any]:
         accuracy={"snn": ladder["integer"]["accuracy"], "ann": ladder["teacher"]["accuracy"]},
         name=str(bundle.manifest["run"]["name"]),
         target=bundle.target,
+        unrelayed=bundle.graphs["integer"],
     )

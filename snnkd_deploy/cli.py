@@ -408,21 +408,25 @@ def _print_saliency(found: dict[str, Any]) -> None:
 
 def _print_mapping(found: dict[str, Any]) -> None:
     limits = ("neurons", "synapse_bits", "input_axons", "output_axons")
+    room = [found["model"][f"{limit}_per_core"] for limit in limits]
     rows = [
-        (layer["name"], " x ".join(map(str, layer["shape"])), f"{layer['neurons']:,}", f"{layer['synapses']:,}",
-         str(layer["cores"]), " x ".join(map(str, layer["cut"].values())),
-         *(f"{layer['tile'][limit]:,}" for limit in limits),
+        (layer["name"], "x".join(map(str, layer["shape"])), str(layer["cores"]),
+         "x".join(map(str, layer["cut"].values())), *(_short(layer["tile"][limit]) for limit in limits),
          f"{layer['binding'].replace('_', ' ')} {layer['filled']:.0%}")
         for layer in found["layers"]
     ]  # fmt: skip
-    room = [found["model"][f"{limit}_per_core"] for limit in limits]
-    rows.append(("a core has", "", "", "", "", "", *(f"{one:,}" if one else "not published" for one in room), ""))
-    columns = ("layer", "shape", "neurons", "synapses", "cores", "cut", "neurons", "synapse bits", "input axons",
-               "output axons", "fullest")  # fmt: skip
-    click.echo("Of each layer, the cores it is cut onto (channels x rows x columns), and what its fullest core holds:")
+    rows.append(("room in a core", "", "", "", *(_short(one) if one else "-" for one in room), ""))
+    columns = ("layer", "shape", "cores", "cut", "neurons", "bits", "axons in", "axons out", "fullest")
+    click.echo("Each layer, the cores it is cut onto (channels x rows x columns), and what the fullest of them holds:")
     _print_table(columns, rows)
-    click.echo("\n".join([*found["advice"], f"{found['target']}: {found['summary']}"]))
+    click.echo("\n".join([*found["advice"], f"{found['target']}, estimated: {found['summary']}"]))
     click.echo("An estimate from the target's [resources]; the maker's compiler may place the network otherwise.")
+
+
+def _short(count: int) -> str:
+    """Three digits at most, and k or M."""
+    scale, unit = (10**6, "M") if count >= 10**6 else (1000, "k") if count >= 1000 else (1, "")
+    return f"{count / scale:.3g}{unit}"
 
 
 def _rates(rates: list[float]) -> str:

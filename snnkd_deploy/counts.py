@@ -491,7 +491,7 @@ def _layer(node: Node, watch: _Watch) -> Layer | None:
     evaluations = watch.samples * (1 if static else watch.graph.timesteps)
     common: dict[str, Any] = {
         "name": node.name,
-        "op": type(node).__name__,
+        "op": "Neuron" if isinstance(node, Neuron) else type(node).__name__,
         "placement": node.placement,
         "shape": watch.graph.shapes[node.name],
         "static": static,

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from itertools import product
 from pathlib import Path
@@ -34,7 +34,7 @@ from snnkd_deploy.counts import (
 )
 from snnkd_deploy.errors import BundleError, GraphError, InputError
 from snnkd_deploy.files import read_json, write_json
-from snnkd_deploy.ir import Array, Attention, Graph, Stage, canonical_bytes
+from snnkd_deploy.ir import Array, Attention, Graph, Relay, Stage, canonical_bytes
 from snnkd_deploy.prices import Charge, Table, bill, ratio, split, total
 
 Report = dict[str, Any]
@@ -79,10 +79,12 @@ def build(
     name: str,
     target: str,
     pictures: Array | None = None,
+    unrelayed: Graph | None = None,
 ) -> Report:
     """Count `graph` (INTEGER or LEGAL) and the folded `teacher` on integer `inputs`; no prices yet.
 
-    The teacher sees `pictures`, or if there are none what `inputs` tell of them.
+    The teacher sees `pictures`, or if there are none what `inputs` tell of them. If `graph` has relays, the ANN of its
+    shape is that of `unrelayed`, the network before they were added.
     """
     if graph.stage < Stage.INTEGER:
         raise GraphError(f"{graph.name} has no energy:", [f"it is {graph.stage.name}; the integer network is counted"])
@@ -90,6 +92,10 @@ def build(
     if len(labels) != counts.samples:
         raise InputError(f"{len(labels)} labels for {counts.samples} samples")
     seen = pictures if pictures is not None or teacher is None else _seen_by(teacher, graph, inputs)
+    shape, shaped = graph, counts
+    if unrelayed is not None and graph.of(Relay):
+        shape, shaped = unrelayed, count(unrelayed, inputs)
+        counts = replace(counts, layers=tuple(_of_plain(layer, shaped) for layer in counts.layers))
     taught = count(teacher, seen) if teacher is not None and seen is not None else None
     report: Report = {
         "schema": SCHEMA,
@@ -103,7 +109,7 @@ def build(
         "accuracy": _accuracy(counts, taught, labels, accuracy),
         "layers": [_row(layer, counts) for layer in counts.layers],
         "totals": _totals(counts),
-        "ann": _anns(graph, counts, teacher, taught),
+        "ann": _anns(shape, shaped, teacher, taught),
         "warnings": _warnings(graph, counts, teacher, taught),
         "excluded": list(EXCLUDED),
     }
@@ -219,13 +225,14 @@ def conventions(report: Mapping[str, Any]) -> list[Convention]:
     black = any(row["events_in"] < row["inputs"] * row["evaluations"] for row in pictures)
     graded = any(row["input_kind"] == "sums" for row in layers)
     zeros = any(row["zero_weights"] for row in layers)
+    weights = ("nonzero",) if report["model"].get("relays") else ("all", "nonzero") if zeros else ("all",)
     return [
         Convention(*one)
         for one in product(
             ("per_step", "once") if still else ("per_step",),
             ("all", "nonzero") if black else ("all",),
             ("graded", "unit") if graded else ("graded",),
-            ("all", "nonzero") if zeros else ("all",),
+            weights,
         )
     ]
 
@@ -406,6 +413,7 @@ def _statement(found: Mapping[str, Any]) -> str:
 def _model(graph: Graph, counts: Counts, name: str, target: str) -> dict[str, Any]:
     synapses = counts.synapses()
     weights = sum(layer.weights for layer in synapses)
+    relays = {"relays": _relays(graph)} if graph.of(Relay) else {}
     return {
         "name": name,
         "target": target,
@@ -413,6 +421,7 @@ def _model(graph: Graph, counts: Counts, name: str, target: str) -> dict[str, An
         "graph_stage": graph.stage.name,
         "timesteps": graph.timesteps,
         "neurons": sum(int(np.prod(layer.shape)) for layer in counts.layers if isinstance(layer, Neurons)),
+        **relays,
         "params": sum(layer.params for layer in synapses),
         "weight_bits": max((layer.weight_bits or 0 for layer in synapses), default=None),
         "zero_weight_fraction": sum(layer.zero_weights for layer in synapses) / max(weights, 1),
@@ -553,6 +562,15 @@ def _effective(taught: Counts | None, reason: str) -> dict[str, Any]:
     }
 
 
+def _of_plain(layer: Layer, plain: Counts) -> Layer:
+    """A layer of a network with relays, its ANN counts those of the layers that it stands for, of none for copies."""
+    if not isinstance(layer, Synapses):
+        return layer
+    meant = [one for one in plain.synapses() if layer.name == one.name or (layer.feeds and layer.feeds == one.feeds)]
+    fields = ("ann_macs", "ann_macs_inrange", "ann_macs_nonzero", "ann_pool_adds")
+    return replace(layer, **{field: sum(getattr(one, field) for one in meant) for field in fields})
+
+
 def _signature(graph: Graph) -> list[tuple[Any, ...]]:
     """What makes two networks the same shape."""
     fields = ("stride", "padding", "dilation", "groups")
@@ -561,6 +579,12 @@ def _signature(graph: Graph) -> list[tuple[Any, ...]]:
         (type(one.node), one.node.weight.shape, one.shape, *(getattr(one.node, field, None) for field in fields))
         for one in ann_layers(graph)
     ]
+
+
+def _relays(graph: Graph) -> int:
+    """Neurons that only carry spikes."""
+    shapes = [(graph.shapes[one.name], one.own) for one in graph.of(Relay)]
+    return sum((shape[0] - own) * int(np.prod(shape[1:])) for shape, own in shapes)
 
 
 def _warnings(graph: Graph, counts: Counts, teacher: Graph | None, taught: Counts | None) -> list[str]:
@@ -572,6 +596,11 @@ def _warnings(graph: Graph, counts: Counts, teacher: Graph | None, taught: Count
             found.append(
                 f"{layer.name}: {'no neuron ever fires' if layer.rate == 0 else 'every neuron fires at each step'}"
             )
+    if relays := _relays(graph):
+        found.append(
+            f"{relays:,} relay neurons carry spikes past layers; their kernels' zeros are counted nowhere, and the ANN "
+            "of the same shape has none of them"
+        )
     if host := [node.name for node in graph if node.placement == "host"]:
         found.append(f"{', '.join(host)}: computed by the host, which no chip's price table covers")
     if teacher is None:
