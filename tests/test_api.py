@@ -48,8 +48,11 @@ def test_residual_networks_are_one_network_everywhere(tmp_path: Path) -> None:
     bundles = [api.export(run, name, options=options) for name in ("onnx", "loihi")]
     assert bundles[0].digest == bundles[1].digest
     assert bundles[1].manifest["proofs"][0]["differing"] == 0
-    report = api.energy(tmp_path / "report.json", bundles[1].path, samples=4)
-    assert {"blocks.1.0.neuron1"} <= {layer["name"] for layer in report["layers"]}
+    plain, relayed = (api.energy(tmp_path / f"{n}.json", one.path, samples=4) for n, one in enumerate(bundles))
+    assert relayed["ann"] == plain["ann"]
+    assert relayed["literature"]["ann"] == plain["literature"]["ann"]
+    assert relayed["model"]["neurons"] == plain["model"]["neurons"] + relayed["model"]["relays"]
+    assert relayed["totals"]["synops_nonzero"] > plain["totals"]["synops_nonzero"]
     assert api.mapping(bundles[1].path)["fits"]
     with pytest.raises(BundleError, match="holds no mapping; targets that state"):
         api.mapping(bundles[0].path)

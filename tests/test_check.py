@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from snnkd_deploy.ir import (
     Add,
     Attention,
     AvgPool2d,
+    Conv2d,
     Graph,
     Input,
     Linear,
@@ -25,7 +27,7 @@ from snnkd_deploy.ir import (
     Relu,
     Stage,
 )
-from snnkd_deploy.target import load_target
+from snnkd_deploy.target import Target, load_target
 from tests.networks import ANY, random_inputs, random_network
 from tests.test_simulate import one_neuron
 
@@ -106,6 +108,53 @@ def test_rules_of_a_target(change: object, message: str) -> None:
     big = replace(graph["w"], weight=np.array([[127]])) if "input can" in message else graph["w"]
     with pytest.raises(LegalityError, match=message):
         verify(replace(with_node(graph, big), stage=Stage.LEGAL), LOIHI)
+
+
+@pytest.mark.parametrize("target", [LOIHI, load_target("loihi2")], ids=lambda target: str(target.name))
+@pytest.mark.parametrize(
+    ("name", "field", "last", "beyond"),
+    [
+        ("w", "weight", [[127]], [[128]]),
+        ("w", "weight", [[-127]], [[-128]]),
+        ("w", "bias", [4095], [4096]),
+        ("w", "bias", [-4095], [-4096]),
+        ("s", "threshold", 131071, 131072),
+        ("s", "decay", 1 / 4096, 0.0),
+    ],
+)
+def test_each_limit_holds_at_its_value_and_not_beyond(
+    target: Target, name: str, field: str, last: Any, beyond: Any
+) -> None:
+    graph = one_neuron(0.5, 10, "zero", 4)
+    changes: list[dict[str, Any]] = [
+        {field: value if field == "decay" else np.asarray(value)} for value in (last, beyond)
+    ]
+    kept, broken = (with_node(graph, replace(graph[name], **change)) for change in changes)
+    assert target_problems(kept, target) == []
+    (problem,) = target_problems(broken, target)
+    assert problem.startswith(f"{name}: {field}")
+
+
+@pytest.mark.parametrize(("side", "problems"), [(127, 0), (128, 1)])
+@pytest.mark.parametrize("field", ["stride", "padding", "dilation"])
+def test_sides_of_a_convolution_end_at_the_format_s_eight_bits(field: str, side: int, problems: int) -> None:
+    nodes = (
+        Input(name="x", shape=(1, 3, 3), high=1),
+        Conv2d(name="c", inputs=("x",), weight=np.ones((1, 1, 1, 1), int), bias=np.zeros(1, int), **{field: (side, 1)}),  # type: ignore[arg-type]
+        Neuron(name="s", inputs=("c",), decay=1.0, threshold=np.asarray(3), decay_bits=12, fraction_bits=6),
+        Conv2d(name="r", inputs=("s",), weight=np.ones((1, 1, 1, 1), int), bias=np.zeros(1, int)),
+        Output(name="y", inputs=("r",)),
+    )
+    graph = Graph(nodes=nodes, timesteps=2, stage=Stage.LEGAL)
+    assert len([text for text in target_problems(graph, LOIHI) if "is above 127" in text]) == problems
+
+
+@pytest.mark.parametrize(("high", "problems"), [(131071, 0), (131072, 1)])
+def test_the_state_ends_at_24_bits(high: int, problems: int) -> None:
+    graph = one_neuron(1.0, 10, "zero", 1)
+    graph = with_node(graph, replace(graph["x"], high=high))  # type: ignore[call-arg]
+    graph = with_node(graph, replace(graph["w"], weight=np.array([[1]]), bias=np.array([0])))  # type: ignore[call-arg]
+    assert len([text for text in target_problems(graph, LOIHI) if "input can reach" in text]) == problems
 
 
 def test_a_chain_is_a_chain() -> None:

@@ -96,6 +96,10 @@ FEATURES: dict[str, tuple[Graph, str]] = {
         chain(conv("c2", "s1"), lif("s2", "c2"), conv("c3", "s2"), Add(name="a", inputs=("c3", "s1")), lif("s3", "a")),
         "layer",
     ),
+    "residual add of spikes (SEW)": (
+        chain(conv("c2", "s1"), lif("s2", "c2"), Add(name="a", inputs=("s2", "s1")), conv("c3", "a"), lif("s3", "c3")),
+        "layer",
+    ),
     "spiking self-attention": (
         chain(
             *(node for name in "qkv" for node in (conv(f"c{name}", "s1"), lif(name, f"c{name}"))),
