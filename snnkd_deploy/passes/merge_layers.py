@@ -15,8 +15,8 @@ import numpy as np
 
 from snnkd_deploy.ir import Array, Conv2d, Linear
 
-STORED = np.int16
-"""Merged kernels are mostly zero, and large."""
+SMALL = 2**15
+"""Merged kernels are mostly zero, and large: integers below this are stored in 16 bits."""
 
 
 class Grid(NamedTuple):
@@ -45,13 +45,15 @@ def merged_conv(parts: Sequence[tuple[Conv2d, tuple[int, ...]]], passing: Array,
     layers = [layer for layer, _ in parts]
     grids = [_grid(layers, axis, len(passing) > 0) for axis in (0, 1)]
     own = len(layers[0].weight)
-    weight = np.zeros((own + len(passing), passing.shape[1], grids[0].size, grids[1].size), STORED)
+    largest = sum(int(np.abs(layer.weight).max(initial=0)) * len(starts) for layer, starts in parts)
+    kind = np.int16 if max(largest, int(np.abs(passing).max(initial=0))) < SMALL else np.int64
+    weight = np.zeros((own + len(passing), passing.shape[1], grids[0].size, grids[1].size), kind)
     for layer, starts in parts:
         rows, columns = (_places(layer, axis, grids[axis]) for axis in (0, 1))
         for first, last, group, kernel in _dense_groups(layer):
             for start in starts:
                 channel = start + group * kernel.shape[1]
-                weight[first:last, channel : channel + kernel.shape[1], rows, columns] += kernel.astype(STORED)
+                weight[first:last, channel : channel + kernel.shape[1], rows, columns] += kernel.astype(kind)
     centre = tuple(grid.padding // grid.dilation for grid in grids)
     weight[own:, :, centre[0], centre[1]] = passing
     return replace(

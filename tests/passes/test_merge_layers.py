@@ -65,6 +65,12 @@ def test_relays_read_the_pixel_at_their_place(case: str) -> None:
     np.testing.assert_array_equal(y[:, 4:, : seen.shape[2], : seen.shape[3]], expected)
 
 
+def test_large_weights_keep_their_value() -> None:
+    for largest in (2**14 - 1, 2**14, 2**20):
+        layer = Conv2d(name="c", inputs=("x",), weight=np.full((1, 1, 1, 1), largest), bias=np.zeros(1, np.int64))
+        assert merged_conv([(layer, (0,)), (layer, (0,))], np.zeros((0, 1), np.int64)).weight.item() == 2 * largest
+
+
 def test_a_merged_linear_is_the_sum_of_its_parts() -> None:
     one, two = (
         Linear(name="l", inputs=("x",), weight=RANDOM.integers(-9, 10, (4, size)), bias=RANDOM.integers(-9, 10, 4))
