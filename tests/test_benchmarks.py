@@ -1,0 +1,90 @@
+"""Each benchmark runs at small size, goes on where it was stopped, and prints what it writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.dataset_files import cifar100_members, unpacked
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(BENCHMARKS / script), *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+
+
+def test_the_methods_are_compared_under_one_budget_and_gone_on_with(tmp_path: Path) -> None:
+    given = (
+        "--epochs",
+        1,
+        "--teacher-epochs",
+        1,
+        "--width",
+        4,
+        "--teacher-width",
+        4,
+        "--timesteps",
+        2,
+        "--steps",
+        1,
+        4,
+    )
+    out = tmp_path / "table.json"
+    first = run("methods.py", *given, "--seeds", 1, "--methods", "none", "--out", out)
+    assert first.returncode == 0, first.stderr
+    (before,) = json.loads(out.read_text())["rows"]["none"]
+    second = run("methods.py", *given, "--seeds", 2, "--methods", "none", "bkd:logits=kd", "--out", out)
+    assert second.returncode == 0, second.stderr
+    rows = json.loads(out.read_text())["rows"]
+    assert {name: [row["seed"] for row in found] for name, found in rows.items()} == {
+        "none": [0, 1],
+        "bkd:logits=kd": [0, 1],
+    }
+    assert rows["none"][0] == before
+    assert [row["teacher"] for row in rows["none"]] == [row["teacher"] for row in rows["bkd:logits=kd"]]
+    assert set(before["accuracy"]) == {"1", "4"}
+    assert "| bkd:logits=kd |" in second.stdout
+
+
+def test_other_settings_are_not_mixed_into_a_table(tmp_path: Path) -> None:
+    out = tmp_path / "table.json"
+    out.write_text(json.dumps({"settings": {"epochs": 7}, "rows": {}}))
+    done = run("methods.py", "--methods", "none", "--out", out)
+    assert done.returncode != 0
+    assert "was measured with other settings: {'epochs': 7}" in done.stderr
+
+
+def accuracies(table: str) -> dict[str, str]:
+    """Of the last three lines: name, epochs, accuracy, images per second, roofline."""
+    lines = [line.split() for line in table.splitlines()[-3:]]
+    return {line[0]: line[2] for line in lines}
+
+
+@pytest.fixture
+def cifar(tmp_path: Path) -> Path:
+    return unpacked(tmp_path / "cifar-100-python", cifar100_members())
+
+
+def test_the_recipe_for_cifar100_trains_three_networks_and_names_the_roofline(cifar: Path, tmp_path: Path) -> None:
+    small = ("--model", "resnet", "--width", 2, "--teacher-model", "resnet", "--teacher-width", 2, "--timesteps", 2)
+    given = (*small, "--device", "cpu", "--batch-size", 4, "--minutes", 0, "--threads", 1, "--data-dir", cifar)
+    done = run("cifar100.py", *given, "--out", tmp_path / "runs")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "runs" / "cifar100.json").read_text())
+    assert list(found["networks"]) == ["teacher", "undistilled", "distilled"]
+    assert {row["epochs"] for row in found["networks"].values()} == {1}
+    assert found["networks"]["undistilled"]["roofline"] > found["networks"]["distilled"]["roofline"] > 0
+    assert found["settings"]["precision"] == "bf16"
+    again = run("cifar100.py", *given, "--out", tmp_path / "runs")
+    assert "is finished already" in again.stderr
+    assert accuracies(again.stdout) == accuracies(done.stdout)
+    assert list(accuracies(done.stdout)) == list(found["networks"])
