@@ -112,7 +112,7 @@ def seconds_per_step(run: Run) -> float:
 
 def compare(given: argparse.Namespace, folder: Path, rows: dict[str, list[Row]], keep: Callable[[], None]) -> None:
     """Fill in the rows of every method, one per seed; methods take turns within a seed, so a busy machine hits all."""
-    found = data.load(given.dataset, given.data_dir, given.timesteps)
+    found = data.configured(config_of(given, 0))
     test, steps = Images.of(found.test, found.scale, torch.device("cpu")), steps_of(given, len(found.input_shape) == 4)
     for seed in range(given.seeds):
         missing = [text for text in given.methods if all(row["seed"] != seed for row in rows[text])]

@@ -121,6 +121,7 @@ def test_other_data_are_noticed(
     data = load("digits")
     other = replace(data, test=replace(data.test, labels=(data.test.labels + 1) % 10))
     monkeypatch.setattr(exporting, "load", lambda *where: other)
+    monkeypatch.setattr(exporting, "configured", lambda config: other)
     with pytest.raises(DataError, match="was made with digits of SHA-256"):
         verify(tiny_bundle.path)
     with pytest.raises(DataError, match="the files now give"):

@@ -26,6 +26,7 @@ from snnkd_deploy.errors import LegalityError
 from snnkd_deploy.ir import (
     Add,
     Array,
+    Attention,
     Conv2d,
     Flatten,
     Graph,
@@ -90,6 +91,8 @@ def relay_shortcuts(graph: Graph, target: Target, calibration: Calibration) -> G
     branched = any(len(graph.consumers(node.name)) > 1 for node in graph)
     if target.layout.wiring != "chain" or "Relay" not in target.nodes or not (branched or graph.of(Add)):
         return graph
+    if graph.of(Attention):
+        return graph  # no row can hold it; the target says so
     problems: list[str] = []
     readers: list[Neuron | Output] = [*graph.of(Neuron), graph.output]
     terms = {reader.name: tuple(_terms(graph, reader.inputs[0], problems)) for reader in readers}
