@@ -5,9 +5,27 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
+
+
+def frames(manifest: dict[str, Any]) -> bool:
+    """Whether each step has a frame of its own."""
+    return not str(manifest["input"]["coding"]).startswith("direct")
+
+
+def stream(session: Any, manifest: dict[str, Any], states: list[dict[str, Any]], samples: Any) -> Any:
+    """One call per step; what comes out of the states goes in again."""
+    count = samples.shape[1 if frames(manifest) else 0]
+    held = {one["input"]: np.zeros((count, *one["shape"]), dtype=one["type"]) for one in states}
+    outputs = [one["output"] for one in states]
+    for step in range(manifest["timesteps"]):
+        frame = samples[step] if frames(manifest) else samples
+        found = session.run(outputs, {manifest["loader"]["input"]["name"]: frame, **held})
+        held = dict(zip(held, found, strict=True))
+    return found[outputs.index("logits")]
 
 
 def main() -> None:
@@ -21,10 +39,14 @@ def main() -> None:
 
     session = onnxruntime.InferenceSession(here / manifest["file"], providers=["CPUExecutionProvider"])
     shape = (3, *manifest["input"]["shape"])
-    shape = (manifest["timesteps"], *shape) if entry["axes"][0] == "timestep" else shape
+    shape = (manifest["timesteps"], *shape) if frames(manifest) else shape
     random = np.random.default_rng(0).integers(manifest["input"]["low"], manifest["input"]["high"] + 1, shape)
     images = np.load(given.images) if given.images else random
-    (sums,) = session.run(["logits"], {entry["name"]: images.astype(entry["type"])})
+    samples = images.astype(entry["type"])
+    if states := manifest["loader"].get("states"):
+        sums = stream(session, manifest, states, samples)
+    else:
+        (sums,) = session.run(["logits"], {entry["name"]: samples})
     print("classes:", sums.argmax(axis=1).tolist())
     print("logits of the first image:", (sums[0] * manifest["output"]["unit"]).round(3).tolist())
 

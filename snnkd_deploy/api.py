@@ -6,12 +6,12 @@ bundle = export(train(), target="loihi")
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from snnkd_deploy.bundle import Bundle, newest, open_bundle
+from snnkd_deploy.bundle import Bundle, find_bundle, newest, open_bundle
 from snnkd_deploy.calibration import Calibration
+from snnkd_deploy.comparison import differences
 from snnkd_deploy.compiler import lower
 from snnkd_deploy.config import TrainConfig, load_config
 from snnkd_deploy.errors import BundleError
@@ -109,22 +109,8 @@ def targets() -> tuple[Target, ...]:
 
 
 def diff(first: Path | str, second: Path | str) -> list[str]:
-    """Where the integer networks of two bundles differ; an empty list means the same spikes for every input."""
-    one, other = (open_bundle(path).graphs["integer"] for path in (first, second))
-    if one.digest == other.digest:
-        return []
-    names = [node.name for node in one]
-    if names != [node.name for node in other] or one.timesteps != other.timesteps:
-        sizes = (f"{len(graph.nodes)} nodes over {graph.timesteps} steps" for graph in (one, other))
-        return [f"the structure: {' against '.join(sizes)}"]
-    return [name for name in names if _node_bytes(one, name) != _node_bytes(other, name)]
-
-
-def _node_bytes(graph: Graph, name: str) -> str:
-    from snnkd_deploy.ir import canonical_bytes, describe
-
-    plain, arrays = describe(graph[name])
-    return json.dumps(plain, sort_keys=True) + repr({key: canonical_bytes(value) for key, value in arrays.items()})
+    """Where the networks of two exports differ (bundles, or the files in them); none: equal spikes for every input."""
+    return differences(find_bundle(first).reference, find_bundle(second).reference)
 
 
 def _count(bundle: Bundle, samples: int | None) -> dict[str, Any]:

@@ -71,6 +71,30 @@ class Bundle:
             raise BundleError(f"{self.path / GRAPHS} holds another network than {MANIFEST} says (digests differ)")
         return graphs
 
+    @property
+    def reference(self) -> Graph:
+        """What the file must compute: the integer network, or the folded one where the file holds real numbers."""
+        name = "folded" if self.manifest["loader"].get("numbers") == "float" else "integer"
+        if name not in self.graphs:
+            raise BundleError(f"{self.path / GRAPHS} lacks the {name} network")
+        return self.graphs[name]
+
+
+def find_bundle(path: Path | str) -> Bundle:
+    """The bundle in a folder, or the one that a file belongs to. BundleError if there is none."""
+    path = Path(path)
+    if not path.is_file():
+        return open_bundle(path)
+    if not (path.parent / MANIFEST).is_file():
+        raise BundleError(
+            f"{path} lies in no bundle: there is no {MANIFEST} beside it to say what it computes; "
+            "give a folder that export wrote, or a file in one"
+        )
+    bundle = open_bundle(path.parent)
+    if path.name not in bundle.manifest["files"]:
+        raise BundleError(f"{path} is not part of the bundle that it lies in")
+    return bundle
+
 
 def open_bundle(path: Path | str) -> Bundle:
     """The bundle in a folder. BundleError if it is missing, of another version, or a file is missing or changed."""

@@ -130,15 +130,20 @@ def _setting(name: str, kind: Any) -> Callable[[F], F]:
     return click.option(flag, name, type=accepted, default=None, help=SETTINGS[name])
 
 
+def _pairs(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    """KEY=VALUE, as text."""
+    parts = [one.partition("=") for one in given]
+    if wrong := [key + equals + text for key, equals, text in parts if not equals or not key]:
+        raise click.BadParameter(f"{', '.join(map(repr, wrong))}: KEY=VALUE is needed")
+    return {key: text for key, _, text in parts}
+
+
 def _method_options(
     context: click.Context, parameter: click.Parameter, given: tuple[str, ...]
 ) -> dict[str, Any] | None:
     """KEY=VALUE, the value as JSON where it is JSON, else as text."""
     options: dict[str, Any] = {}
-    for one in given:
-        key, equals, text = one.partition("=")
-        if not equals or not key:
-            raise click.BadParameter(f"{one!r}: KEY=VALUE is needed")
+    for key, text in _pairs(context, parameter, given).items():
         try:
             options[key] = json.loads(text)
         except ValueError:
@@ -201,25 +206,38 @@ def _resumed(out: Path | None, config: Path | None, settings: dict[str, Any]) ->
 @click.option("--calibration", type=click.Choice(["max", "mse"]), default="mse", show_default=True,
               help="keep the largest weight, or clip where that lowers the error")  # fmt: skip
 @click.option("--samples", type=click.IntRange(min=1), help="test images per proof (default: each proof's own number)")
+@click.option("--option", "exporter", multiple=True, callback=_pairs, metavar="KEY=VALUE", help="option of the format")
+@click.option("--form", help="short for --option form=: of onnx, unrolled, folded or one-step")
+@click.option("--numbers", help="short for --option numbers=: of onnx, integer or float")
+@click.option("--nir-version", help="short for --option version=: of nir, 1.0.6 or 1.0.5 (up to and including it)")
 @_json
-def export(run: Path | None, target: str, out: Path | None, as_json: bool, **options: Any) -> None:
+def export(
+    run: Path | None, target: str, out: Path | None, form: str | None, numbers: str | None, nir_version: str | None,
+    as_json: bool, **options: Any,
+) -> None:  # fmt: skip
     """Write the student of RUN (default: the newest) for a target, and prove the file."""
     from snnkd_deploy.api import ExportOptions
     from snnkd_deploy.api import export as run_export
 
+    short = {"form": form, "numbers": numbers, "version": nir_version}
+    options["exporter"] |= {key: value for key, value in short.items() if value is not None}
     bundle = run_export(run, target, out, ExportOptions(**options), say=_say)
     _print_json(bundle.manifest) if as_json else _print_bundle(bundle)
 
 
 @main.command()
 @click.argument("bundle", required=False, type=click.Path(path_type=Path))
+@click.option("--runtime", help="run one proof only, by its name (default: all)")
 @click.option("--samples", type=click.IntRange(min=1), help="test images per proof (default: each proof's own number)")
 @_json
-def verify(bundle: Path | None, samples: int | None, as_json: bool) -> None:
-    """Run the file of BUNDLE (default: the newest export) again and compare it with the integer simulator."""
+def verify(bundle: Path | None, runtime: str | None, samples: int | None, as_json: bool) -> None:
+    """Run the file of BUNDLE (default: the newest export) again and compare it with the integer simulator.
+
+    BUNDLE is a folder that export wrote, or the file in it. Exit code 0 only if nothing differs.
+    """
     from snnkd_deploy.api import verify as run_verify
 
-    proofs = run_verify(bundle, samples, say=_say)
+    proofs = run_verify(bundle, samples, say=_say, runtime=runtime)
     _print_json({"proofs": proofs}) if as_json else _print_proofs(proofs)
 
 
@@ -323,14 +341,14 @@ def targets(as_json: bool) -> None:
 @click.argument("second", type=click.Path(path_type=Path))
 @click.pass_context
 def diff(context: click.Context, first: Path, second: Path) -> None:
-    """Are two bundles the same integer network? Exit code 1 if not."""
+    """Are two exports (bundles, or the files in them) the same integer network? Exit code 1 if not."""
     from snnkd_deploy.api import diff as run_diff
 
     differences = run_diff(first, second)
     if not differences:
-        click.echo("the same integer network: equal spikes for every input")
+        click.echo("the same network: equal spikes for every input")
         return
-    click.echo("\n".join(["different integer networks:", *(f"  - {one}" for one in differences)]))
+    click.echo("\n".join(["different networks:", *(f"  - {one}" for one in differences)]))
     context.exit(1)
 
 
@@ -386,12 +404,15 @@ def _print_bundle(bundle: Bundle) -> None:
         rates = _rates([layer["rate"] for layer in layers])
         rows.append((name, f"{rung['accuracy']:.2%}", str(rung["samples"]), rates, " / ".join(stuck)))
     _print_table(("form", "accuracy", "images", "spikes per neuron and step", "dead / saturated neurons"), rows)
+    _print_layers(bundle)
     _print_proofs(bundle.manifest["proofs"])
     if mapping := bundle.manifest.get("mapping"):
         click.echo(f"{bundle.target}, estimated: {mapping['summary']}")
     ran = ", ".join(one["name"] for one in bundle.manifest["proofs"] if one["verified"])
     verdict = f"verified by {ran}" if bundle.verified else "NOT VERIFIED"
-    click.echo(f"{bundle.file}: integer network {bundle.digest[:16]}, {verdict}")
+    real = bundle.manifest["loader"].get("numbers") == "float"
+    what = "float network, not quantised" if real else f"integer network {bundle.digest[:16]}"
+    click.echo(f"{bundle.file}: {what}, {verdict}")
 
 
 def _print_saliency(found: dict[str, Any]) -> None:
@@ -404,6 +425,16 @@ def _print_saliency(found: dict[str, Any]) -> None:
             for name, by in losses.items() for whose, of in by.items()]  # fmt: skip
     _print_table(("accuracy, pixels blurred", *(f"{share:.0%}" for share in found["shares"])), rows)
     click.echo(f"{found['page']}: {found['samples']} test images, with pictures")
+
+
+def _print_layers(bundle: Bundle) -> None:
+    """What each layer of the integer network does, and how much of the target's state its membranes may and do use."""
+    layers, rows = bundle.manifest["ladder"]["integer"]["layers"], []
+    for name, margin in bundle.manifest["margins"].items():
+        layer = layers.get(name)
+        counts = (f"{layer['rate']:.3f}", str(layer["dead"]), str(layer["saturated"])) if layer else ("", "", "")
+        rows.append((name, *counts, *(f"{margin[key] / margin['limit']:.1%}" for key in ("worst", "observed"))))
+    _print_table(("layer", "spikes", "dead", "saturated", "worst case, of the state", "observed"), rows)
 
 
 def _print_mapping(found: dict[str, Any]) -> None:
@@ -436,9 +467,14 @@ def _rates(rates: list[float]) -> str:
     return f"{min(rates):.3f} to {max(rates):.3f} in {len(rates)} layers"
 
 
+def _outcome(proof: dict[str, Any]) -> str:
+    text = f"{proof['differing']} of {proof['spikes']} spikes differ"
+    return f"{text}, logits within {proof['logit_error']:.0e}" if "logit_error" in proof else text
+
+
 def _print_proofs(proofs: list[dict[str, Any]]) -> None:
     rows = [
-        (one["name"], f"0 of {one['spikes']} spikes differ", str(one["samples"]), f"{one['seconds']:.1f}")
+        (one["name"], _outcome(one), str(one["samples"]), f"{one['seconds']:.1f}")
         if one["verified"]
         else (one["name"], "not run, see below", "", "")
         for one in proofs

@@ -5,7 +5,8 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -13,19 +14,19 @@ from typing import Any, Literal
 import numpy as np
 
 from snnkd_deploy import __version__
-from snnkd_deploy.bundle import FORMAT, GRAPHS, MANIFEST, VERSION, Bundle, newest, open_bundle
+from snnkd_deploy.bundle import FORMAT, GRAPHS, MANIFEST, VERSION, Bundle, find_bundle, newest, open_bundle
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.compiler import Compiled, lower
 from snnkd_deploy.data import DataSet, configured, load
-from snnkd_deploy.errors import DataError, ProofError, RuntimeMissingError
-from snnkd_deploy.files import replacing_folder, sha256, write_json
+from snnkd_deploy.errors import DataError, InputError, ProofError, RuntimeMissingError, StorageError, UnknownNameError
+from snnkd_deploy.files import read_json, replacing_folder, sha256, write_json
 from snnkd_deploy.graph_file import save_graphs
-from snnkd_deploy.ir import Array, Conv2d, Graph, Input, Linear, Neuron
-from snnkd_deploy.ladder import climb
+from snnkd_deploy.ir import Array, Conv2d, Graph, Input, Linear, Neuron, Stage
+from snnkd_deploy.ladder import climb, margins, warnings
 from snnkd_deploy.mapping import map_network
 from snnkd_deploy.passes.fold_batchnorm import fold_batchnorm
-from snnkd_deploy.proof import Proof, first_difference
-from snnkd_deploy.registry import Exporter, load_exporter
+from snnkd_deploy.proof import Proof, agree, first_difference
+from snnkd_deploy.registry import chosen_options, load_exporter
 from snnkd_deploy.run import Run, latest, now, open_run
 from snnkd_deploy.simulate import Record, batches
 from snnkd_deploy.target import Target, load_target
@@ -38,18 +39,22 @@ def silent(line: str) -> None:
     """Say nothing."""
 
 
-CALIBRATION_SAMPLES = 64
+CALIBRATION_SAMPLES = MARGIN_SAMPLES = 64
 PACKAGES = ("numpy", "onnx", "onnxruntime", "h5py", "nir", "snntorch", "torch")
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How to export; see `Calibration` for the first three. `samples`: per proof, None for each proof's own number."""
+    """How to export; see `Calibration` for the first three. `samples`: per proof, None for each proof's own number.
+
+    `exporter`: options of the format, for example `{"form": "one-step"}` of ONNX.
+    """
 
     weight_bits: int | None = None
     granularity: Literal["layer", "channel"] = "layer"
     calibration: Literal["max", "mse"] = "mse"
     samples: int | None = None
+    exporter: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +80,7 @@ def export(
     """
     options, rules = options or ExportOptions(), load_target(target)
     exporter = load_exporter(rules.exporter)
+    options = replace(options, exporter=chosen_options(rules.exporter, exporter, options.exporter))
     run = run if isinstance(run, Run) else open_run(run) if run is not None else latest()
     say(f"reading {run.path} and {run.data['name']}")
     traced = read_run(run)
@@ -86,28 +92,48 @@ def export(
     folder = Path(out) if out is not None else run.path / "exports" / rules.name
     with replacing_folder(folder) as partial:
         file = partial / f"network{exporter.suffix}"
-        loader = exporter.write(compiled.legal, rules, file)
+        real = options.exporter.get("numbers") == "float"
+        loader = exporter.write(compiled.folded if real else compiled.legal, rules, file, **options.exporter)
         written = sorted(one.name for one in partial.iterdir())
-        proofs = prove(exporter, compiled.integer, file, loader, traced.data, options.samples, say)
+        reference = compiled.folded if real else compiled.integer
+        proofs = prove(exporter.proofs, reference, file, loader, traced.data, options.samples, say)
         say("climbing the accuracy ladder on the test images")
         ladder = _ladder(run, compiled, traced.data, proofs)
-        teacher = {"teacher": traced.teacher}
-        save_graphs(partial / GRAPHS, {"integer": compiled.integer, "legal": compiled.legal, **teacher})
+        for warning in (worth_knowing := warnings(ladder)):
+            say(f"warning: {warning}")
+        reach = margins(compiled.legal, traced.data.test.integers(slice(MARGIN_SAMPLES)), rules)
+        others = {"teacher": traced.teacher, **({"folded": compiled.folded} if real else {})}
+        save_graphs(partial / GRAPHS, {"integer": compiled.integer, "legal": compiled.legal, **others})
         manifest = _manifest(run, rules, compiled, traced.data, loader, proofs, ladder, file.name, options)
+        if real:
+            unit = 1.0 if loader["output"]["meaning"].startswith("mean") else 1 / compiled.folded.timesteps
+            manifest["output"] = {"meaning": f"real, {loader['output']['meaning']}", "unit": unit}
+        manifest |= {"margins": {name: vars(one) for name, one in reach.items()}, "warnings": worth_knowing}
         manifest["files"] = {name: sha256(partial / name) for name in (*written, GRAPHS)}
         write_json(partial / MANIFEST, manifest)
     return open_bundle(folder)
 
 
-def verify(path: Path | str | None = None, samples: int | None = None, say: Say = silent) -> list[dict[str, Any]]:
-    """Run the file of a bundle again (None: the newest of the newest run) and compare; returns what `prove` does.
+def verify(
+    path: Path | str | None = None, samples: int | None = None, say: Say = silent, *, runtime: str | None = None
+) -> list[dict[str, Any]]:
+    """Run the file of a bundle again and compare; returns what `prove` does.
 
-    BundleError if a file was changed, DataError if the data are others, ProofError if a spike differs.
+    `path`: the bundle, or its file; None: the newest of the newest run. `runtime`: the name of one proof; None: all.
+    BundleError if a file was changed, DataError if the data are others, ProofError if a spike differs,
+    RuntimeMissingError if a proof that is needed, or was asked for, could not run.
     """
-    bundle = open_bundle(path) if path is not None else newest(latest().path)
+    bundle = find_bundle(path) if path is not None else newest(latest().path)
     exporter = load_exporter(str(bundle.manifest["exporter"]))
-    data = bundle_data(bundle)
-    return prove(exporter, bundle.graphs["integer"], bundle.file, bundle.manifest["loader"], data, samples, say)
+    names = [proof.name for proof in exporter.proofs]
+    if runtime is not None and runtime not in names:
+        raise UnknownNameError(f"runtime of {bundle.file.name}", runtime, names)
+    asked = tuple(proof for proof in exporter.proofs if runtime in (None, proof.name))
+    data, loader = bundle_data(bundle), bundle.manifest["loader"]
+    results = prove(asked, bundle.reference, bundle.file, loader, data, samples, say)
+    if missing := [one for one in results if not one["verified"] and (one["required"] or runtime)]:
+        raise RuntimeMissingError("\n".join(f"{one['name']} did not run: {one['reason']}" for one in missing))
+    return results
 
 
 def bundle_data(bundle: Bundle) -> DataSet:
@@ -155,23 +181,23 @@ def calibration_samples(data: DataSet) -> Array:
 
 
 def prove(
-    exporter: Exporter,
-    integer: Graph,
+    proofs: tuple[Proof, ...],
+    reference: Graph,
     file: Path,
     loader: Mapping[str, Any],
     data: DataSet,
     samples: int | None,
     say: Say,
 ) -> list[dict[str, Any]]:
-    """Run every proof of the exporter on test images; each result says what ran, on how much, or why it did not.
+    """Run every proof on test images; each result says what ran, on how much, or why it did not.
 
-    ProofError at the first proof that finds a difference.
+    ProofError at the first proof whose spikes are not those of `reference`.
     """
-    return [_prove(proof, integer, file, loader, data, samples or proof.samples, say) for proof in exporter.proofs]
+    return [_prove(proof, reference, file, loader, data, samples or proof.samples, say) for proof in proofs]
 
 
 def _prove(
-    proof: Proof, integer: Graph, file: Path, loader: Mapping[str, Any], data: DataSet, samples: int, say: Say
+    proof: Proof, reference: Graph, file: Path, loader: Mapping[str, Any], data: DataSet, samples: int, say: Say
 ) -> dict[str, Any]:
     count = min(samples, len(data.test))
     inputs = data.test.integers(slice(count))
@@ -183,22 +209,33 @@ def _prove(
     except RuntimeMissingError as reason:
         return {**entry, "reason": str(reason)}
     seconds = time.perf_counter() - start
-    expected = _expected(integer, inputs)
-    if difference := first_difference(integer, expected, met):
-        raise ProofError(f"{file.name} run by {proof.name} differs from the integer simulator: {difference}")
+    expected = _expected(reference, inputs)
+    compared = _compared(reference, expected, met, f"{file.name} run by {proof.name}")
     return {
         **entry,
         "verified": True,
         "samples": count,
         "spikes": int(sum(int(spikes.sum()) for spikes in expected.spikes.values())),
-        "differing": 0,
+        **compared,
         "accuracy": float((met.logits.argmax(axis=1) == data.test.labels[:count]).mean()),
         "seconds": round(seconds, 3),
     }
 
 
-def _expected(integer: Graph, inputs: Array, size: int = 64) -> Record:
-    parts = list(batches(integer, inputs, size))
+def _compared(reference: Graph, expected: Record, met: Record, what: str) -> dict[str, Any]:
+    """Integers must be equal; real numbers as close as float32 allows, and how close is part of the result."""
+    if reference.stage >= Stage.INTEGER:
+        if difference := first_difference(reference, expected, met):
+            raise ProofError(f"{what} differs from the integer simulator: {difference}")
+        return {"differing": 0}
+    agreement = agree(reference, expected, met)
+    if not agreement.close:
+        raise ProofError(f"{what} is further from the float simulation than rounding explains: {agreement}")
+    return {"differing": agreement.spikes_differing, "logit_error": agreement.logit_error}
+
+
+def _expected(reference: Graph, inputs: Array, size: int = 64) -> Record:
+    parts = list(batches(reference, inputs, size))
     spikes = {name: np.concatenate([part.spikes[name] for part in parts], axis=1) for name in parts[0].spikes}
     return Record(spikes, np.concatenate([part.logits for part in parts]))
 
@@ -211,10 +248,23 @@ def _ladder(run: Run, compiled: Compiled, data: DataSet, proofs: list[dict[str, 
     return {
         "teacher": {"accuracy": accuracies["teacher"], "samples": count},
         "student": {"accuracy": accuracies["student"], "samples": count, "layers": rates},
-        "folded": climb(compiled.folded, images, labels).as_dict(),
+        "folded": _folded_rung(run, compiled.folded, data),
         "integer": climb(compiled.integer, images, labels).as_dict(),
         "file": {"accuracy": ran[0]["accuracy"], "samples": ran[0]["samples"]} if ran else None,
     }
+
+
+def _folded_rung(run: Run, folded: Graph, data: DataSet) -> dict[str, Any]:
+    """Climbed once per run: the folded network is the same for every target. Kept beside the run, by what it is of."""
+    kept, key = run.path / "folded-rung.json", [folded.digest, data.sha256, __version__]
+    with suppress(InputError):
+        found = read_json(kept, "folded rung", InputError)
+        if found.get("of") == key:
+            return dict(found["rung"])
+    rung = climb(folded, data.test.integers(slice(None)), data.test.labels).as_dict()
+    with suppress(StorageError):  # a run that cannot be written to is climbed again
+        write_json(kept, {"of": key, "rung": rung})
+    return rung
 
 
 def _manifest(

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from snnkd_deploy.ir import Array, Graph, Neuron, Node
-from snnkd_deploy.simulate import batches, sample_axis
+from snnkd_deploy.bounds import bounds, largest
+from snnkd_deploy.ir import Array, Graph, Neuron, Node, Output
+from snnkd_deploy.simulate import batches, membranes, sample_axis
+from snnkd_deploy.target import Target
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,68 @@ def climb(graph: Graph, inputs: Array, labels: Array) -> Rung:
     samples = inputs.shape[sample_axis(graph)]
     layers = {name: _activity(counts, samples * graph.timesteps) for name, counts in fired.items()}
     return Rung(float((found == labels).mean()), samples, layers)
+
+
+@dataclass(frozen=True)
+class Margin:
+    """How far one membrane (of the readout: the sum over time) goes, in weight units."""
+
+    limit: float
+    """What the target's state holds."""
+    worst: float
+    """What no sample whatever can exceed; see `bounds`."""
+    observed: float
+    """The largest magnitude on the samples."""
+
+
+def margins(graph: Graph, inputs: Array, target: Target) -> dict[str, Margin]:
+    """Of each neuron and the readout of an integer graph, over all samples."""
+    limits, observed = bounds(graph), dict.fromkeys((node.name for node in graph.of(Neuron, Output)), 0.0)
+
+    def note(node: Node, arguments: tuple[Array, ...], value: Array) -> None:
+        if isinstance(node, Neuron):
+            reach = max(int(np.abs(v).max()) for v, _ in membranes(node, arguments[0], graph.timesteps))
+        elif isinstance(node, Output):
+            steps = np.broadcast_to(arguments[0], (graph.timesteps, *arguments[0].shape[1:]))
+            reach = int(np.abs(steps.cumsum(axis=0)).max())
+        else:
+            return
+        observed[node.name] = max(observed[node.name], reach / _unit(node))
+
+    for _ in batches(graph, inputs, observe=note):
+        pass
+    limit = float(target.state.maximum >> target.state.fraction_bits)
+    return {
+        name: Margin(limit, largest(limits.membranes[name]) / _unit(graph[name]), reach)
+        for name, reach in observed.items()
+    }
+
+
+def warnings(rungs: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
+    """What a reader of the ladder should not miss: accuracy lost in compiling, layers that say nothing."""
+    found = []
+    for before, after in (("student", "folded"), ("folded", "integer")):
+        first, second = rungs[before], rungs[after]
+        assert first is not None
+        assert second is not None
+        lost = first["accuracy"] - second["accuracy"]
+        noise = 2 * float(np.sqrt(first["accuracy"] * (1 - first["accuracy"]) / first["samples"]))
+        if lost > max(LOSS, noise):
+            found.append(f"from {before} to {after} the accuracy falls by {100 * lost:.1f} points")
+    integer = rungs["integer"]
+    assert integer is not None
+    for name, layer in integer["layers"].items():
+        found += [f"{name}: every neuron {what}" for key, what in STUCK.items() if layer[key] == layer["neurons"]]
+    return found
+
+
+LOSS = 0.01
+"""A loss of accuracy that is worth a warning, if it is also more than twice the binomial deviation of the samples."""
+STUCK = {"dead": "stays silent on all samples", "saturated": "fires at every step of all samples"}
+
+
+def _unit(node: Node) -> int:
+    return 2**node.fraction_bits if isinstance(node, Neuron) else 1
 
 
 def _activity(counts: Array, chances: int) -> Activity:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from snnkd_deploy.errors import ProofError
 from snnkd_deploy.ir import Array, Graph
 from snnkd_deploy.simulate import Record
 
@@ -56,6 +57,50 @@ def first_difference(graph: Graph, expected: Record, met: Record) -> Difference 
         if difference := _compare(layer, expected.spikes[layer], met.spikes[layer]):
             return difference
     return _compare(graph.output.name, expected.logits[None], met.logits[None], timed=False)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far a file of real numbers (float32) is from the float64 simulation, on the same samples."""
+
+    places: int
+    """Neurons times steps times samples."""
+    spikes_differing: int
+    logit_error: float
+    """The largest difference of a logit, as a part of the largest logit, over samples without a differing spike."""
+
+    @property
+    def close(self) -> bool:
+        """Whether rounding explains it: a membrane at its threshold may fall either way, and what follows from it."""
+        return self.spikes_differing <= SPIKES_APART * self.places and self.logit_error <= LOGITS_APART
+
+    def __str__(self) -> str:
+        return (
+            f"{self.spikes_differing} of {self.places} places differ (accepted: {SPIKES_APART:.1%}); where none does, "
+            f"logits are {self.logit_error:.1e} apart (accepted: {LOGITS_APART:g} of the largest)"
+        )
+
+
+SPIKES_APART, LOGITS_APART = 1e-3, 1e-4
+"""Float32 keeps 24 bits: sums of some thousand terms are right to 1e-5 or better, spikes to one in many thousand."""
+
+
+def agree(graph: Graph, expected: Record, met: Record) -> Agreement:
+    """Compare records of real numbers. ProofError if they have not the same layers and shapes."""
+    places = differing = 0
+    same = np.ones(len(expected.logits), dtype=bool)
+    for layer, spikes in expected.spikes.items():
+        found = met.spikes.get(layer, np.empty(0))
+        if found.shape != spikes.shape:
+            raise ProofError(f"layer {layer}: the simulator has {spikes.shape} spikes, the file {found.shape}")
+        differs = spikes != found
+        places, differing = places + spikes.size, differing + int(differs.sum())
+        same &= ~differs.any(axis=(0, *range(2, differs.ndim)))
+    if met.logits.shape != expected.logits.shape:
+        raise ProofError(f"the simulator has {expected.logits.shape} logits, the file {met.logits.shape}")
+    errors = np.abs(expected.logits - met.logits)[same]
+    largest = float(np.abs(expected.logits).max(initial=0)) or 1.0
+    return Agreement(places, differing, float(errors.max(initial=0)) / largest)
 
 
 def _compare(layer: str, expected: Array, met: Array, timed: bool = True) -> Difference | None:

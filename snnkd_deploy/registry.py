@@ -29,8 +29,11 @@ class Exporter(Protocol):
     proofs: tuple[Proof, ...]
     """Ways to run a written file; the first is the format's own runtime."""
 
-    def write(self, graph: Graph, target: Target, path: Path) -> dict[str, Any]:
+    def write(self, graph: Graph, target: Target, path: Path, **options: str) -> dict[str, Any]:
         """Write a LEGAL graph; returns what a loader must be told, for the manifest.
+
+        A module that takes options has a mapping `options`: what each may be, the default first. One that offers
+        `numbers=float` is given the FOLDED graph for it, and its file is held against the float simulation.
 
         What it writes beside `path`, in the same folder, belongs to the bundle too.
         """
@@ -53,6 +56,16 @@ def load_exporter(name: str) -> Exporter:
     if missing:
         raise ConfigError(f"exporter {name!r} ({module.__name__}) has no {', '.join(missing)}")
     return cast(Exporter, module)
+
+
+def chosen_options(name: str, exporter: Exporter, given: Mapping[str, str]) -> dict[str, str]:
+    """Every option of an exporter with its value, given or default. ConfigError lists all that it does not take."""
+    known: Mapping[str, tuple[str, ...]] = getattr(exporter, "options", {})
+    accepted = ", ".join(f"{key}={'|'.join(values)}" for key, values in known.items()) or "none"
+    problems = [f"{key}={value}" for key, value in given.items() if value not in known.get(key, ())]
+    if problems:
+        raise ConfigError(f"the {name} exporter takes no {', '.join(problems)}; its options: {accepted}")
+    return {key: given.get(key, values[0]) for key, values in known.items()}
 
 
 def _shipped() -> list[str]:

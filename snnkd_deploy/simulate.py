@@ -144,12 +144,21 @@ def own_channels(node: Neuron) -> slice:
 
 
 def _fire(node: Neuron, current: Array, timesteps: int) -> Array:
-    """The neuron's equation over time; int64 from INTEGER on, float64 before."""
+    spikes = np.empty((timesteps, *current.shape[1:]), dtype=np.int64)
+    for step, (_, fires) in enumerate(membranes(node, current, timesteps)):
+        spikes[step] = fires
+    return spikes
+
+
+def membranes(node: Neuron, current: Array, timesteps: int) -> Iterator[tuple[Array, Array]]:
+    """The neuron's equation over time: at each step v before the reset, and whether it fires.
+
+    int64 in units of `2**-fraction_bits` from INTEGER on, float64 before.
+    """
     exact = is_integer(current) and is_integer(node.threshold)
     threshold = over_channels(node.threshold, current.ndim - 2)
     unit = 2**node.fraction_bits if exact else 1
     potential: Array = np.zeros(current.shape[1:], dtype=np.int64 if exact else np.float64)
-    spikes = np.empty((timesteps, *current.shape[1:]), dtype=np.int64)
     for step in range(timesteps):
         if exact:
             potential = scale_by_fraction(potential, node.decay_numerator, node.decay_bits)
@@ -157,9 +166,8 @@ def _fire(node: Neuron, current: Array, timesteps: int) -> Array:
             potential = node.decay * potential
         potential = potential + current[step if len(current) > 1 else 0] * unit
         fires = potential > threshold * unit
+        yield potential, fires
         potential = np.where(fires, 0 if node.reset == "zero" else potential - threshold * unit, potential)
-        spikes[step] = fires
-    return spikes
 
 
 def _read_out(value: Array, graph: Graph) -> Array:

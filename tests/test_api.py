@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,10 @@ def test_one_network_behind_every_format(tiny_run: Run, tiny_bundle: Bundle, tmp
     options = api.ExportOptions(samples=2)
     others = [api.export(tiny_run, name, tmp_path / name, options) for name in ("nir", "loihi", "loihi2")]
     assert {one.digest for one in others} == {tiny_bundle.digest}
-    assert api.diff(tiny_bundle.path, others[0].path) == []
+    assert api.diff(tiny_bundle.path, others[0].file) == []
+    coarse = api.export(tiny_run, "loihi", tmp_path / "coarse", api.ExportOptions(samples=2, weight_bits=4))
+    found = api.diff(tiny_bundle.file, coarse.path)
+    assert any(re.match(r"blocks\.0\.conv\.weight\[\d+, \d+, \d+, \d+\]: -?\d+ against -?\d+ \(", one) for one in found)
 
 
 def test_check_lowers_the_untrained_student() -> None:

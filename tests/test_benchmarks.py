@@ -88,3 +88,17 @@ def test_the_recipe_for_cifar100_trains_three_networks_and_names_the_roofline(ci
     assert "is finished already" in again.stderr
     assert accuracies(again.stdout) == accuracies(done.stdout)
     assert list(accuracies(done.stdout)) == list(found["networks"])
+
+
+def test_the_forms_of_an_onnx_file_are_timed_side_by_side() -> None:
+    done = run("onnx_forms.py", "--rounds", 1, "--batches", 1, "--timesteps", 2)
+    assert done.returncode == 0, done.stderr
+    names = [line.rpartition(" ")[0].strip() for line in done.stdout.splitlines()[1:]]
+    assert names == [f"{form}, {of}" for of in ("integer", "float") for form in ("unrolled", "folded", "one-step")]
+
+
+def test_lowering_is_measured_for_each_target() -> None:
+    done = run("compile.py", "--model", "resnet18", "--width", 2, "--targets", "onnx", "nir")
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()[2:]] == ["onnx", "nir"]
+    assert "nodes" in done.stdout

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from snnkd_deploy.bundle import GRAPHS, Bundle, newest, open_bundle
+from snnkd_deploy.bundle import GRAPHS, Bundle, find_bundle, newest, open_bundle
 from snnkd_deploy.errors import BundleError
 from snnkd_deploy.graph_file import load_graphs, save_graphs
 from snnkd_deploy.run import Run
@@ -84,3 +84,16 @@ def test_the_newest_export_is_found_or_its_absence_explained(
     assert newest(tiny_run.path, "onnx").path == tiny_bundle.path
     with pytest.raises(BundleError, match="make one with: snnkd-deploy export --target loihi"):
         newest(tmp_path)
+
+
+def test_a_file_leads_to_the_bundle_that_it_lies_in(copy: Path, tmp_path: Path) -> None:
+    assert find_bundle(copy / "network.onnx").path == find_bundle(copy).path == copy
+    (copy / "notes.txt").write_text("mine")
+    with pytest.raises(BundleError, match=r"notes\.txt is not part of the bundle"):
+        find_bundle(copy / "notes.txt")
+    alone = Path(shutil.copy(copy / "network.onnx", tmp_path / "alone.onnx"))
+    with pytest.raises(BundleError, match=r"alone\.onnx lies in no bundle: there is no manifest\.json beside it"):
+        find_bundle(alone)
+    edit(copy, loader={"numbers": "float"})
+    with pytest.raises(BundleError, match="lacks the folded network"):
+        _ = find_bundle(copy).reference

@@ -11,13 +11,23 @@ import numpy as np
 import pytest
 
 from snnkd_deploy import export as exporting
+from snnkd_deploy import ladder
 from snnkd_deploy.api import energy
 from snnkd_deploy.bundle import Bundle, open_bundle
 from snnkd_deploy.config import load_config
 from snnkd_deploy.data import load
-from snnkd_deploy.errors import BundleError, DataError, LegalityError, ProofError, RuntimeMissingError, UnknownNameError
+from snnkd_deploy.errors import (
+    BundleError,
+    ConfigError,
+    DataError,
+    LegalityError,
+    ProofError,
+    RuntimeMissingError,
+    UnknownNameError,
+)
 from snnkd_deploy.export import ExportOptions, export, read_run, verify
-from snnkd_deploy.ir import Attention
+from snnkd_deploy.ir import Attention, Graph, Stage
+from snnkd_deploy.ladder import Rung
 from snnkd_deploy.proof import Proof
 from snnkd_deploy.registry import load_exporter
 from snnkd_deploy.run import Run
@@ -108,6 +118,87 @@ def test_verify_runs_the_stored_file(tiny_bundle: Bundle) -> None:
     assert [(proof["name"], proof["verified"], proof["samples"]) for proof in proofs] == [("onnxruntime", True, 33)]
 
 
+def test_verify_takes_the_file_and_one_runtime_by_name(tiny_bundle: Bundle) -> None:
+    (proof,) = verify(tiny_bundle.file, samples=5, runtime="onnxruntime")
+    assert (proof["name"], proof["samples"]) == ("onnxruntime", 5)
+    with pytest.raises(UnknownNameError, match="no runtime of network.onnx 'lava'; known: onnxruntime"):
+        verify(tiny_bundle.path, runtime="lava")
+
+
+def test_verify_says_so_if_what_was_asked_for_could_not_run(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(path: Path, inputs: object, loader: object) -> Record:
+        raise RuntimeMissingError("not installed; get it so")
+
+    exporter = load_exporter("onnx")
+    extra = Proof("elsewhere", missing, samples=10, required=False)
+    monkeypatch.setattr(exporter, "proofs", (*exporter.proofs, extra))
+    assert [one["verified"] for one in verify(tiny_bundle.path, samples=3)] == [True, False]
+    with pytest.raises(RuntimeMissingError, match="elsewhere did not run: not installed; get it so"):
+        verify(tiny_bundle.path, samples=3, runtime="elsewhere")
+    monkeypatch.setattr(exporter, "proofs", (replace(extra, required=True),))
+    with pytest.raises(RuntimeMissingError, match="elsewhere did not run"):
+        verify(tiny_bundle.path, samples=3)
+
+
+def test_options_of_a_format_reach_the_file_and_the_manifest(tiny_run: Run, tmp_path: Path) -> None:
+    options = ExportOptions(samples=20, exporter={"form": "one-step"})
+    bundle = export(tiny_run, "onnx", tmp_path / "b", options)
+    assert bundle.verified
+    assert bundle.manifest["options"]["exporter"] == {"form": "one-step", "numbers": "integer"}
+    assert bundle.manifest["loader"]["states"]
+    with pytest.raises(ConfigError, match=r"the onnx exporter takes no form=fast, size=3; its options: form=unrolled"):
+        export(tiny_run, "onnx", tmp_path / "c", ExportOptions(exporter={"form": "fast", "size": "3"}))
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_float_file_is_held_against_the_float_simulation(
+    tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ExportOptions(samples=50, exporter={"numbers": "float"})
+    bundle = export(tiny_run, "onnx", tmp_path / "b", options)
+    (proof,) = bundle.manifest["proofs"]
+    assert proof["verified"]
+    assert proof["differing"] <= 0.001 * proof["spikes"]
+    assert 0 < proof["logit_error"] < 1e-5
+    assert bundle.reference.stage == Stage.FOLDED
+    assert verify(bundle.path, samples=7)[0]["samples"] == 7
+    exporter = load_exporter("onnx")
+    honest = exporter.proofs[0].run
+
+    def off(path: Path, inputs: np.ndarray, loader: object) -> Record:  # type: ignore[type-arg]
+        record = honest(path, inputs, loader)  # type: ignore[arg-type]
+        return Record(record.spikes, record.logits * 1.01)
+
+    monkeypatch.setattr(exporter, "proofs", (Proof("onnxruntime", off, samples=10),))
+    with pytest.raises(ProofError, match="is further from the float simulation than rounding explains: .* apart"):
+        verify(bundle.path)
+
+
+def test_the_folded_network_is_climbed_once_for_all_targets(
+    tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = export(tiny_run, "onnx", tmp_path / "b", ExportOptions(samples=2))
+    climbed: list[Stage] = []
+    honest = ladder.climb
+
+    def climb(graph: Graph, inputs: np.ndarray, labels: np.ndarray) -> Rung:  # type: ignore[type-arg]
+        climbed.append(graph.stage)
+        return honest(graph, inputs, labels)
+
+    monkeypatch.setattr(exporting, "climb", climb)
+    second = export(tiny_run, "nir", tmp_path / "c", ExportOptions(samples=2))
+    assert climbed == [Stage.INTEGER]
+    assert second.manifest["ladder"]["folded"] == first.manifest["ladder"]["folded"]
+    kept = tiny_run.path / "folded-rung.json"
+    kept.write_text(kept.read_text().replace('"of"', '"off"'))
+    assert export(tiny_run, "onnx", tmp_path / "b", ExportOptions(samples=2)).manifest["ladder"] == {
+        **first.manifest["ladder"]
+    }
+    assert climbed == [Stage.INTEGER, Stage.FOLDED, Stage.INTEGER]
+
+
 def test_verify_notices_a_changed_file(tiny_bundle: Bundle, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(tiny_bundle.path, tmp_path / "b"))
     (copy / "network.onnx").write_bytes((copy / "network.onnx").read_bytes() + b" ")
@@ -148,6 +239,8 @@ def test_the_manifest_is_plain_json_with_what_a_loader_needs(tiny_bundle: Bundle
     manifest = json.loads((tiny_bundle.path / "manifest.json").read_text())
     assert manifest["timesteps"] == 4
     assert manifest["input"]["scale"] == 1 / 16
+    assert manifest["margins"]["output"]["limit"] == 131071
+    assert isinstance(manifest["warnings"], list)
     assert manifest["loader"]["output"]["meaning"] == "sum over timesteps"
     assert {"snnkd-deploy", "python", "onnxruntime", "torch"} <= set(manifest["versions"])
     assert set(manifest["files"]) == {"network.onnx", "run_onnx.py", "graphs.safetensors"}

@@ -23,6 +23,7 @@ ORDER = (
     "passes",
     "compiler",
     "graph_file",
+    "comparison",
     "ladder",
     "mapping",
     "counts",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from snnkd_deploy.proof import first_difference
+from snnkd_deploy.errors import ProofError
+from snnkd_deploy.proof import agree, first_difference
 from snnkd_deploy.simulate import Record, simulate
 from tests.networks import random_inputs, random_network
 
@@ -58,3 +60,29 @@ def test_missing_layers_wrong_shapes_and_logits_are_differences() -> None:
     assert difference.step is None
     assert layer != graph.output.name
     assert np.asarray(record.logits).size == difference.spikes_differing
+
+
+def test_agreement_counts_spikes_and_looks_at_logits_only_where_none_differs() -> None:
+    graph = random_network(1)
+    record = simulate(graph, random_inputs(graph, 3))
+    layer = next(iter(record.spikes))
+    exact = agree(graph, record, record)
+    assert exact.close
+    assert (exact.spikes_differing, exact.logit_error) == (0, 0)
+    assert exact.places == sum(spikes.size for spikes in record.spikes.values())
+    off = changed(record, layer, (0, 1, *(0 for _ in record.spikes[layer].shape[2:])))
+    wild = np.where(np.arange(3)[:, None] == 1, 99.0, 1e-6)
+    met = agree(graph, record, Record(off.spikes, record.logits + wild))
+    assert met.spikes_differing == 1
+    assert met.logit_error == pytest.approx(1e-6 / np.abs(record.logits).max())
+    assert not agree(graph, record, Record(record.spikes, record.logits * 1.01)).close
+    assert "1 of" in str(met)
+
+
+def test_records_of_other_shapes_do_not_agree() -> None:
+    graph = random_network(1)
+    record = simulate(graph, random_inputs(graph, 3))
+    with pytest.raises(ProofError, match="the simulator has .* spikes, the file"):
+        agree(graph, record, Record({}, record.logits))
+    with pytest.raises(ProofError, match="the simulator has .* logits, the file"):
+        agree(graph, record, Record(record.spikes, record.logits[:1]))
