@@ -2,10 +2,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 LAVA := .venv-lava
+READERS := .venv-readers
 DEMO ?= runs/demo
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint lava bench clean
+.PHONY: setup demo test lint lava readers bench clean
 
 setup: $(READY)
 
@@ -22,6 +23,14 @@ lava: $(LAVA)/.ready
 $(LAVA)/.ready: constraints-lava.txt
 	$(PYTHON) -m venv --clear $(LAVA)
 	$(LAVA)/bin/python -m pip install --quiet --no-deps --ignore-requires-python --requirement constraints-lava.txt
+	touch $@
+
+readers: $(READERS)/.ready
+
+# SpikingJelly's wheel asks for much that reading a NIR file does not need; the pins name everything that is needed.
+$(READERS)/.ready: constraints-readers.txt
+	$(PYTHON) -m venv --clear $(READERS)
+	$(READERS)/bin/python -m pip install --quiet --no-deps --requirement constraints-readers.txt
 	touch $@
 
 demo: setup
@@ -46,4 +55,4 @@ bench: setup
 	$(BIN)/python benchmarks/training.py --rounds 10 --timesteps 4
 
 clean:
-	rm -rf $(VENV) $(LAVA) build dist *.egg-info runs report.json
+	rm -rf $(VENV) $(LAVA) $(READERS) build dist *.egg-info runs report.json

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ FORMAT = 1
 DT = 1e-4
 """Seconds per step. NIR's neurons are equations in time; snnTorch and SpikingJelly read every file with this step."""
 PREFIX = "snnkd_deploy."
+NEW, OLD = "1.0.6", "1.0.5"
+"""From 1.0.6 on a spike sets the membrane to v_reset; up to 1.0.5 it subtracts the threshold: no file has v_reset."""
 STILL, FRAMES = "the same picture at each step", "one frame per step"
 
 
@@ -31,20 +33,26 @@ class Network:
     sources: Mapping[str, tuple[str, ...]]
     timesteps: int
     static: bool
+    dialect: str = NEW
 
     def of(self, *kinds: type) -> list[str]:
         """The names of the nodes of these NIR classes, in order."""
         return [name for name, node in self.nodes.items() if isinstance(node, kinds)]
+
+    def lasting(self, name: str) -> bool:
+        """Whether a neuron's reset matters: something of its membrane reaches another step."""
+        return self.timesteps > 1 and (isinstance(self.nodes[name], nir.IF) or bool(self.nodes[name].tau.max() > DT))
 
     @property
     def neurons(self) -> list[str]:
         return self.of(nir.IF, nir.LIF)
 
 
-def metadata(graph: Graph) -> dict[str, Any]:
+def metadata(graph: Graph, dialect: str) -> dict[str, Any]:
     """What NIR has no field for, of the whole network."""
     values = {
         "format": FORMAT,
+        "dialect": dialect,
         "digest": graph.origin or graph.digest,
         "timesteps": graph.timesteps,
         "dt_s": DT,
@@ -64,17 +72,18 @@ def read(path: Path) -> Network:
         raise BundleError(f"no NIR file at {path}") from None
     except Exception as error:  # h5py and nir raise many kinds for a damaged file
         raise BundleError(f"{path} is not a NIR file that nir {nir.version} can read: {error}") from error
-    if without_reset:
+    dialect = str(graph.metadata.get(f"{PREFIX}dialect", NEW))
+    if without_reset and dialect != OLD:
         raise BundleError(
             f"{path}: {', '.join(without_reset)} without v_reset, as up to NIR 1.0.5, where a spike subtracts the "
-            "threshold; accepted are files of 1.0.6 or later"
+            f"threshold; its metadata say {dialect}"
         )
     if (version := _item(graph, "format", path)) != FORMAT:
         raise BundleError(f"{path} is written in format {version}; this version reads {FORMAT}")
     timesteps, coding = int(_item(graph, "timesteps", path)), _item(graph, "input_coding", path)
     if timesteps < 1 or coding not in (STILL, FRAMES):
         raise BundleError(f"{path}: {timesteps} timesteps, input coding {coding!r}; accepted are {STILL!r}, {FRAMES!r}")
-    return _sorted(graph, path, timesteps, coding == STILL)
+    return replace(_sorted(graph, path, timesteps, coding == STILL), dialect=dialect)
 
 
 def samples_in(network: Network, inputs: Array, path: Path) -> int:

@@ -17,7 +17,7 @@ from snnkd_deploy.errors import BundleError
 from snnkd_deploy.ir import Array
 from snnkd_deploy.simulate import Record
 
-from ._nir_file import DT, Network, read, samples_in, whole
+from ._nir_file import DT, OLD, Network, read, samples_in, whole
 
 SAMPLES_AT_A_TIME = 16
 TOLERANCE = 1e-9
@@ -43,7 +43,7 @@ def _interpret(network: Network, frames: Array, path: Path) -> Record:
         sources = network.sources[name]
         current = np.asarray(sum(values[source] for source in sources)) if sources else frames
         try:
-            values[name] = _value(node, current, network.timesteps)
+            values[name] = _value(node, current, network)
         except ValueError as error:
             raise BundleError(f"{path}: {name}: {error}") from None
         if name in network.neurons:
@@ -55,12 +55,12 @@ def _interpret(network: Network, frames: Array, path: Path) -> Record:
     return Record(spikes, whole(np.broadcast_to(steps, (network.timesteps, *steps.shape[1:])).sum(axis=0)))
 
 
-def _value(node: Any, current: Array, timesteps: int) -> Array:
+def _value(node: Any, current: Array, network: Network) -> Array:
     """The output of one node; ValueError if it has no meaning in a file of this package."""
     if isinstance(node, nir.Input | nir.Output):
         return current
     if isinstance(node, nir.IF | nir.LIF):
-        return _fire(node, current, timesteps)
+        return _fire(node, current, network)
     if isinstance(node, nir.Affine):
         return np.asarray(current @ node.weight.T.astype(np.float64) + node.bias)
     if isinstance(node, nir.Flatten):
@@ -90,19 +90,22 @@ def _windows(x: Array, padding: Any, kernel: Any, stride: Any, dilation: Any) ->
     return view[:, :, :, :: int(stride[0]), :: int(stride[1]), :: int(dilation[0]), :: int(dilation[1])]
 
 
-def _fire(node: Any, current: Array, timesteps: int) -> Array:
+def _fire(node: Any, current: Array, network: Network) -> Array:
     """tau dv/dt = (v_leak - v) + r I, or dv/dt = r I; a spike where v > v_threshold, which sets v to v_reset.
+
+    Up to nir 1.0.5 it subtracts v_threshold instead.
 
     The leaked membrane is truncated toward zero to the grid that the metadata name, as the integer network does it.
     """
     decay, grid = _decay(node), 2 ** int(node.metadata["fraction_bits"])
     potential = np.zeros(current.shape[1:])
-    spikes = np.empty((timesteps, *potential.shape))
-    for step in range(timesteps):
+    spikes = np.empty((network.timesteps, *potential.shape))
+    for step in range(network.timesteps):
         kept = np.trunc(decay * potential * grid) / grid
         potential = kept + current[step if len(current) > 1 else 0]
         spikes[step] = potential > node.v_threshold
-        potential = np.where(spikes[step], node.v_reset, potential)
+        after = potential - node.v_threshold if network.dialect == OLD else node.v_reset
+        potential = np.where(spikes[step], after, potential)
     return spikes
 
 

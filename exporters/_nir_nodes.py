@@ -8,7 +8,8 @@ NIR is written so that all its readers compute the same, which costs four rewrit
 - A kernel that is not square gets rows or columns of zeros: nir 1.0.8 computes the width of the output from the height
   of the kernel, and refuses to read the file if that is wrong.
 - Thresholds lie half a step of the membrane's grid higher: no membrane can lie between, and readers that fire at
-  `v >= threshold` (SpikingJelly) agree with those that fire at `v > threshold`, which is NIR's equation.
+  `v >= threshold` (SpikingJelly) agree with those that fire at `v > threshold`, which is NIR's equation. Where the
+  threshold is subtracted (nir up to 1.0.5) it must be the threshold itself.
 
 SumPool2d stays what it is: snnTorch and SpikingJelly read it by nirtorch's own table.
 """
@@ -40,9 +41,10 @@ from snnkd_deploy.ir import (
 )
 from snnkd_deploy.simulate import over_channels
 
-from ._nir_file import DT, metadata
+from ._nir_file import DT, NEW, OLD, metadata
 
 KINDS = (Input, Linear, Conv2d, SumPool2d, Flatten, Add, Neuron, Output)
+RESETS = {NEW: "zero", OLD: "subtract"}
 EXACT_FLOAT32 = 2**24
 """Integers of smaller magnitude are exact in float32, in which the readers compute."""
 
@@ -54,10 +56,10 @@ class Kernel(NamedTuple):
     padding: Pair
 
 
-def nir_graph(graph: Graph) -> Any:
+def nir_graph(graph: Graph, dialect: str) -> Any:
     """The nir.NIRGraph of a graph without `refusals`; nodes keep their names."""
     nodes = {node.name: _node(node, graph) for node in graph if not isinstance(node, Add)}
-    return nir.NIRGraph(nodes=nodes, edges=edges(graph), metadata=metadata(graph))
+    return nir.NIRGraph(nodes=nodes, edges=edges(graph), metadata=metadata(graph, dialect))
 
 
 def edges(graph: Graph) -> list[tuple[str, str]]:
@@ -77,7 +79,7 @@ def summands(graph: Graph, name: str) -> list[str]:
     return [one for given in node.inputs for one in summands(graph, given)] if isinstance(node, Add) else [name]
 
 
-def refusals(graph: Graph) -> Iterator[str]:
+def refusals(graph: Graph, dialect: str = NEW) -> Iterator[str]:
     """Every reason why this graph is not a NIR file."""
     if graph.stage != Stage.LEGAL:
         yield f"{graph.name}: a {graph.stage.name.lower()} network; a legal one is needed"
@@ -86,6 +88,11 @@ def refusals(graph: Graph) -> Iterator[str]:
     yield from (f"{node.name}: NIR has no {type(node).__name__}" for node in unknown)
     for node in graph:
         yield from _node_refusals(node, graph)
+        if isinstance(node, Neuron) and lasting(node, graph) and node.reset != RESETS[dialect]:
+            yield (
+                f"{node.name}: reset {node.reset!r}; a NIR neuron of {dialect} has reset {RESETS[dialect]!r} "
+                f"(--nir-version {NEW if dialect == OLD else OLD} has the other)"
+            )
     if not unknown:
         limits = bounds(graph)
         for node in graph:
@@ -145,8 +152,6 @@ def _ungrouped(node: Conv2d) -> Array:
 def _node_refusals(node: Node, graph: Graph) -> Iterator[str]:
     if node.name in ("", ".") or "/" in node.name or "\0" in node.name:
         yield f"{node.name!r}: not a name in HDF5; accepted is any other without '/'"
-    if isinstance(node, Neuron) and node.reset != "zero":
-        yield f"{node.name}: reset {node.reset!r}; a NIR neuron is set to v_reset"
     if isinstance(node, Conv2d) and square(node, graph.shapes[node.inputs[0]]) is None:
         yield (
             f"{node.name}: kernel {node.weight.shape[2:]}; nir takes its height for its width, and no square kernel "
@@ -169,7 +174,7 @@ def _node(node: Node, graph: Graph) -> Any:
     if isinstance(node, Output):
         return nir.Output(np.array(shape))
     if isinstance(node, Neuron):
-        return _neuron(node, shape)
+        return _neuron(node, shape, lasting(node, graph))
     if isinstance(node, Linear):
         return nir.Affine(weight=_floats(node.weight), bias=_floats(node.bias))
     source = graph.shapes[node.inputs[0]]
@@ -195,9 +200,9 @@ def _convolution(node: Conv2d, source: Shape) -> Any:
     )
 
 
-def _neuron(node: Neuron, shape: Shape) -> Any:
+def _neuron(node: Neuron, shape: Shape, lasts: bool) -> Any:
     """tau and r are float64: float32 would not give the decay back. r = tau / dt leaves the input as it is."""
-    step = 2.0**-node.fraction_bits
+    step = 0 if node.reset == "subtract" and lasts else 2.0**-node.fraction_bits
     zeros = np.zeros(shape, dtype=np.float32)
     parameters = {
         "v_threshold": _floats(over_channels(node.threshold, len(shape)) + step / 2) + zeros,
@@ -212,6 +217,11 @@ def _neuron(node: Neuron, shape: Shape) -> Any:
         return nir.IF(r=np.full(shape, 1 / DT), **parameters)
     tau = np.full(shape, DT / (1 - node.decay))
     return nir.LIF(tau=tau, r=tau / DT, v_leak=zeros, **parameters)
+
+
+def lasting(node: Neuron, graph: Graph) -> bool:
+    """Whether the reset matters: something of the membrane reaches another step."""
+    return graph.timesteps > 1 and node.decay != 0
 
 
 def _floats(values: Array) -> Array:

@@ -19,7 +19,7 @@ from snnkd_deploy.errors import RuntimeMissingError
 from snnkd_deploy.ir import Array
 from snnkd_deploy.simulate import Record
 
-from ._nir_file import Network, read, samples_in, whole
+from ._nir_file import OLD, Network, read, samples_in, whole
 
 
 def run(path: Path, inputs: Array, loader: Mapping[str, Any]) -> Record:
@@ -45,12 +45,20 @@ def run(path: Path, inputs: Array, loader: Mapping[str, Any]) -> Record:
 
 def misreadings(network: Network) -> Iterator[str]:
     """Where snnTorch 1.0.0 with nirtorch 2.6 fails, or builds another network without saying so."""
-    modules: dict[str, str] = {}
+    yield from nirtorch_misreadings(network)
     for name, node in network.nodes.items():
         if isinstance(node, nir.IF):
             yield f"{name}: an IF (decay 1) becomes a leaky neuron of decay 0.9 with reset by subtraction"
         if isinstance(node, nir.LIF) and np.ptp(node.v_threshold) > 0:
             yield f"{name}: thresholds differ between its neurons; it takes one per layer"
+
+
+def nirtorch_misreadings(network: Network) -> Iterator[str]:
+    """What nirtorch 2.6 and nir 1.0.8 do to the files of every framework that reads with them."""
+    modules: dict[str, str] = {}
+    if network.dialect == OLD and any(network.lasting(name) for name in network.neurons):
+        yield "written for nir up to 1.0.5, reset by subtraction; nir 1.0.8 takes a missing v_reset for 0"
+    for name, node in network.nodes.items():
         if isinstance(node, nir.Output) and len(network.sources[name]) > 1:
             yield f"{name}: {len(network.sources[name])} edges lead here; they are not summed at an Output"
         if isinstance(node, nir.SumPool2d) and int(np.prod(node.kernel_size)).bit_count() > 2:

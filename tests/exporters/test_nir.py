@@ -21,6 +21,7 @@ from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.check import verify
 from snnkd_deploy.compiler import lower
 from snnkd_deploy.errors import BundleError, LegalityError, ProofError, RuntimeMissingError
+from snnkd_deploy.exporters import _nir_spikingjelly
 from snnkd_deploy.exporters import nir as exporter
 from snnkd_deploy.exporters._nir_file import DT
 from snnkd_deploy.exporters._nir_nodes import refusals, square
@@ -49,7 +50,7 @@ from snnkd_deploy.target import load_target
 from tests.networks import Recipe, random_inputs, random_network, seeds
 
 TARGET = load_target("nir")
-INTERPRETER, SNNTORCH = exporter.proofs
+INTERPRETER, SNNTORCH, SPIKINGJELLY = exporter.proofs
 ANY = Recipe(residual=True, decays=(1.0, 0.5), thresholds_per_channel=True)
 READ_BY_SNNTORCH = replace(ANY, decays=(0.5, 0.75), timesteps=(1, 4))
 
@@ -289,6 +290,7 @@ def test_the_exporter_is_found_by_its_name() -> None:
     assert [(proof.name, proof.samples, proof.required) for proof in exporter.proofs] == [
         ("nir-interpreter", 1000, True),
         ("snntorch", 200, False),
+        ("spikingjelly", 200, False),
     ]
 
 
@@ -388,7 +390,7 @@ def test_a_refusal_lists_every_reason(tmp_path: Path) -> None:
         "conv: kernel (3, 2); nir takes its height for its width, and no square kernel computes the same here; "
         "use sides that are both odd or both even",
         "'a/b': not a name in HDF5; accepted is any other without '/'",
-        "a/b: reset 'subtract'; a NIR neuron is set to v_reset",
+        "a/b: reset 'subtract'; a NIR neuron of 1.0.6 has reset 'zero' (--nir-version 1.0.5 has the other)",
         "lif: a/b is added 2 times; NIR has one edge between two nodes, put a layer into the other path",
     )
     assert not list(tmp_path.iterdir())
@@ -518,7 +520,7 @@ def test_samples_of_another_shape_are_refused(tmp_path: Path) -> None:
             proof.run(path, np.zeros((3, 4), dtype=np.int64), {})
 
 
-@pytest.mark.parametrize("proof", exporter.proofs, ids=lambda proof: proof.name)
+@pytest.mark.parametrize("proof", [INTERPRETER, SNNTORCH], ids=lambda proof: proof.name)
 def test_logits_with_fractions_are_no_proof(tmp_path: Path, proof: Proof) -> None:
     path = exported(student(), tmp_path)
     with h5py.File(path, "r+") as file:
@@ -533,10 +535,135 @@ def test_both_readers_notice_a_changed_weight(tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:
         file["node/nodes/conv2/weight"][0, 0, 0, 0] += 40
     inputs = samples(graph)
-    for proof in exporter.proofs:
+    for proof in (INTERPRETER, SNNTORCH):
         difference = first_difference(graph, simulate(graph, inputs), proof.run(path, inputs, {}))
         assert difference is not None
         assert difference.layer == "lif2"
+
+
+def without_reader() -> str:
+    try:
+        return str(_nir_spikingjelly.python())[:0]
+    except RuntimeMissingError as reason:
+        return str(reason)
+
+
+needs_spikingjelly = pytest.mark.skipif(bool(without_reader()), reason=without_reader().partition("\n")[0])
+
+
+@pytest.mark.readers
+@needs_spikingjelly
+@pytest.mark.parametrize("graph", [student(), student(decay=1.0), student(lif1="block.0.lif", lif2="if")])
+def test_spikingjelly_spikes_as_the_simulator(tmp_path: Path, graph: Graph) -> None:
+    record = check(graph, tmp_path, SPIKINGJELLY, inputs=samples(graph, 20))
+    assert all(0.05 < spikes.mean() < 0.95 for spikes in record.spikes.values())
+
+
+@pytest.mark.readers
+@needs_spikingjelly
+def test_spikingjelly_is_given_frames_step_by_step_and_sums_what_is_added(tmp_path: Path) -> None:
+    graph = dense(linear("fc", "in", 3, 4), neuron("lif", "fc", 5), high=1, static=False)
+    check(graph, tmp_path, SPIKINGJELLY)
+    tail = [neuron("lif2", "outer", 9), Flatten(name="flat", inputs=("lif2",)), linear("read", "flat", 4, 108)]
+    check(residual(*tail), tmp_path, SPIKINGJELLY)
+
+
+@pytest.mark.readers
+@needs_spikingjelly
+def test_spikingjelly_notices_a_changed_weight(tmp_path: Path) -> None:
+    graph = student()
+    path = exported(graph, tmp_path)
+    with h5py.File(path, "r+") as file:
+        file["node/nodes/conv2/weight"][0, 0, 0, 0] += 40
+    difference = first_difference(graph, simulate(graph, samples(graph)), SPIKINGJELLY.run(path, samples(graph), {}))
+    assert difference is not None
+    assert difference.layer == "lif2"
+
+
+def test_what_spikingjelly_would_misread_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(_nir_spikingjelly.VARIABLE, sys.executable)
+    graph = network(conv("conv", "in", 2, 2, 3, 3), neuron("lif", "conv", np.array([3, 4]), decay=0.0))
+    with pytest.raises(RuntimeMissingError) as refused:
+        SPIKINGJELLY.run(exported(graph, tmp_path), samples(graph), {})
+    assert str(refused.value).splitlines()[1:] == [
+        "  - lif: thresholds differ between its neurons; it takes one per layer",
+        "  - lif: decay 0; it takes a tau of more than one step",
+    ]
+
+
+def test_a_reader_that_is_missing_or_fails_is_told_with_the_way_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, inputs = exported(student(), tmp_path), samples(student())
+    monkeypatch.setenv(_nir_spikingjelly.VARIABLE, str(tmp_path / "nowhere"))
+    with pytest.raises(RuntimeMissingError, match="names .*nowhere, which is no file"):
+        SPIKINGJELLY.run(path, inputs, {})
+    monkeypatch.setenv(_nir_spikingjelly.VARIABLE, str(path))
+    with pytest.raises(RuntimeMissingError, match="did not run SpikingJelly"):
+        SPIKINGJELLY.run(path, inputs, {})
+    monkeypatch.setenv(_nir_spikingjelly.VARIABLE, sys.executable)
+    with pytest.raises(RuntimeMissingError, match="could not run the file: (.|\n)*No module named 'spikingjelly'"):
+        SPIKINGJELLY.run(path, inputs, {})
+    monkeypatch.delenv(_nir_spikingjelly.VARIABLE)
+    monkeypatch.setattr(_nir_spikingjelly, "FOLDER", "nowhere")
+    with pytest.raises(RuntimeMissingError, match="make readers"):
+        SPIKINGJELLY.run(path, inputs, {})
+
+
+def older(graph: Graph) -> Graph:
+    """The same with neurons that subtract."""
+    nodes = [replace(node, reset="subtract") if isinstance(node, Neuron) else node for node in graph]
+    return replace(graph, nodes=tuple(nodes))
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(seed=seeds)
+def test_the_older_dialect_says_reset_by_subtraction(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
+    graph, inputs = lowered(seed, replace(ANY, resets=("subtract",)), "channel")
+    assume(not list(refusals(graph, "1.0.5")))
+    path = tmp_path_factory.getbasetemp() / "older.nir"
+    exporter.write(graph, TARGET, path, version="1.0.5")
+    assert first_difference(graph, simulate(graph, inputs), INTERPRETER.run(path, inputs, {})) is None
+
+
+def test_a_file_of_the_older_dialect_holds_what_nir_1_0_5_writes(tmp_path: Path) -> None:
+    loader = exporter.write(older(student()), TARGET, tmp_path / "network.nir", version="1.0.5")
+    assert "nir <= 1.0.5" in loader["dialect"]
+    with h5py.File(tmp_path / "network.nir") as file:
+        assert file["version"][()] == b"1.0.5"
+        assert set(file[LIF]) == {"metadata", "r", "tau", "type", "v_leak", "v_threshold"}
+        assert_array_equal(file[f"{LIF}/v_threshold"], np.full((4, 8, 8), 2500))
+
+
+def test_each_dialect_refuses_the_other_reset(tmp_path: Path) -> None:
+    with pytest.raises(LegalityError) as refused:
+        exporter.write(older(student()), TARGET, tmp_path / "network.nir")
+    assert refused.value.reasons == tuple(
+        f"{name}: reset 'subtract'; a NIR neuron of 1.0.6 has reset 'zero' (--nir-version 1.0.5 has the other)"
+        for name in ("lif1", "lif2")
+    )
+    with pytest.raises(LegalityError, match="lif1: reset 'zero'; a NIR neuron of 1.0.5 has reset 'subtract'"):
+        exporter.write(student(), TARGET, tmp_path / "network.nir", version="1.0.5")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("version", exporter.options["version"])
+@pytest.mark.parametrize("graph", [replace(student(), timesteps=1), student(decay=0.0)])
+def test_where_the_reset_cannot_matter_both_dialects_say_the_network(
+    tmp_path: Path, graph: Graph, version: str
+) -> None:
+    inputs = samples(graph)
+    for one in (graph, older(graph)):
+        exporter.write(one, TARGET, tmp_path / "network.nir", version=version)
+        for proof in (INTERPRETER, SNNTORCH):
+            met = proof.run(tmp_path / "network.nir", inputs, {})
+            assert first_difference(one, simulate(one, inputs), met) is None
+
+
+def test_readers_that_would_reset_to_zero_are_not_given_the_older_dialect(tmp_path: Path) -> None:
+    exporter.write(older(student()), TARGET, tmp_path / "network.nir", version="1.0.5")
+    with pytest.raises(RuntimeMissingError, match="nir 1.0.8 takes a missing v_reset for 0"):
+        SNNTORCH.run(tmp_path / "network.nir", samples(student()), {})
 
 
 def test_names_that_torch_cannot_have_are_found_again_in_snntorch(tmp_path: Path) -> None:
@@ -557,8 +684,8 @@ def test_what_snntorch_would_misread_is_not_run(tmp_path: Path) -> None:
         SNNTORCH.run(tmp_path / "network.nir", samples(graph), {})
     assert str(refused.value).splitlines()[1:] == [
         "  - pool: a sum over 49 values is computed as their rounded mean",
-        "  - a_b: an IF (decay 1) becomes a leaky neuron of decay 0.9 with reset by subtraction",
         "  - a_b: becomes one module with a.b",
+        "  - a_b: an IF (decay 1) becomes a leaky neuron of decay 0.9 with reset by subtraction",
         "  - lif: thresholds differ between its neurons; it takes one per layer",
     ]
 
