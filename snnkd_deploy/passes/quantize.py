@@ -68,6 +68,8 @@ class Limits:
     per_channel: bool
     clips: tuple[float, ...]
     moments: Moments
+    errors: dict[tuple[str, bytes], Array] = field(default_factory=dict)
+    """What has been computed so far, by layer and unit."""
 
 
 def quantize(graph: Graph, target: Target, calibration: Calibration) -> Graph:
@@ -236,7 +238,7 @@ def _unit(
     for clip in limits.clips:
         unit = _at_least(_largest(least, *(clip * one for one in full)), thresholds, separate)
         if unit is not None:
-            errors = [_error(layers[n], unit * group.members[n] / sources[n], n, limits) for n in layers]
+            errors = [_known_error(layers[n], unit * group.members[n] / sources[n], n, limits) for n in layers]
             candidates.append((unit, _total(errors) if separate else _total(errors).sum(keepdims=True)))
     if not candidates:
         smallest = min(float(value.min()) for value, _ in thresholds.values())
@@ -273,14 +275,24 @@ def _least_unit(
     return _largest(np.zeros(1), *parts)
 
 
+def _known_error(layer: Linear | Conv2d, unit: Array, name: str, limits: Limits) -> Array:
+    """`_error`, computed once: when one group's unit has to grow, most others are asked about again."""
+    key = name, unit.tobytes()
+    if key not in limits.errors:
+        limits.errors[key] = _error(layer, unit, name, limits)
+    return limits.errors[key]
+
+
 def _error(layer: Linear | Conv2d, unit: Array, name: str, limits: Limits) -> Array:
     """Mean squared error of the layer's output that rounding and clipping its weights brings, `(out,)`."""
     mean, variance = limits.moments[name]
     groups = layer.groups if isinstance(layer, Conv2d) else 1
     weight = layer.weight.reshape(len(layer.weight), layer.weight.shape[1], -1)
     step = unit.reshape(-1, 1, 1)
-    change = np.clip(np.rint(weight / step), -limits.weight, limits.weight) * step - weight
-    over_taps, squares = change.sum(axis=2), (change**2).sum(axis=2)
+    change = weight / step
+    np.clip(np.rint(change, out=change), -limits.weight, limits.weight, out=change)
+    np.subtract(np.multiply(change, step, out=change), weight, out=change)
+    over_taps, squares = change.sum(axis=2), np.square(change, out=change).sum(axis=2)
     means, variances = (np.repeat(a.reshape(groups, -1), len(weight) // groups, axis=0) for a in (mean, variance))
     return np.asarray((over_taps * means).sum(axis=1) ** 2 + (squares * variances).sum(axis=1))
 
