@@ -31,7 +31,8 @@ def membrane(
     if limits is None:
         return RealMembrane(nodes, node, ranks)
     reach, part = largest(limits.membranes[node.name]), leak(node)
-    reach = max(reach, int(node.threshold.max()) << node.fraction_bits)
+    limit = int(node.threshold.max()) << node.fraction_bits
+    reach = reach + limit if node.reset == "subtract_late" else max(reach, limit)  # it is taken away in a second sum
     shift = part.denominator.bit_length() - 1
     if current.type == "float" and reach < EXACT_FLOAT32:
         if shift == 0 or (steps is not None and shift * (steps - 1) <= node.fraction_bits):
@@ -81,15 +82,20 @@ class Membrane:
 
     def reset(self, v: str, spikes: str, at: str, name: str) -> str:
         """v after the spikes."""
+        if self.node.reset in ("none", "subtract_late"):
+            return v if name == f"{at}/reset" else self.nodes.op("Identity", [v], name)
         if self.node.reset == "subtract":
-            taken = self.nodes.op("Mul", [spikes, self._threshold()], f"{at}/taken")
-            return self.nodes.op("Sub", [v, taken], name)
+            return self.nodes.op("Sub", [v, self.taken(spikes, at, f"{at}/taken")], name)
         if self.limit.ndim:
             fired = self.nodes.op("Mul", [v, spikes], f"{at}/fired")
             return self.nodes.op("Sub", [v, fired], name)
         beta = self.grid * float(self.limit) + 1
         quiet = self.nodes.op("HardSigmoid", [v], f"{at}/quiet", alpha=-self.grid, beta=beta)
         return self.nodes.op("Mul", [v, quiet], name)
+
+    def taken(self, spikes: str, at: str, name: str) -> str:
+        """The threshold of those that fired."""
+        return self.nodes.op("Mul", [spikes, self._threshold()], name)
 
     def _greater(self, v: str, at: str, spikes: str) -> str:
         fires = self.nodes.op("Greater", [v, self._threshold()], f"{at}/fires")
@@ -109,8 +115,9 @@ class RealMembrane(Membrane):
 
     def reset(self, v: str, spikes: str, at: str, name: str) -> str:
         """By the spikes themselves."""
-        taken = [v, spikes] if self.node.reset == "zero" else [spikes, self._threshold()]
-        return self.nodes.op("Sub", [v, self.nodes.op("Mul", taken, f"{at}/taken")], name)
+        if self.node.reset != "zero":
+            return super().reset(v, spikes, at, name)
+        return self.nodes.op("Sub", [v, self.nodes.op("Mul", [v, spikes], f"{at}/taken")], name)
 
 
 class TruncatedMembrane(Membrane):
@@ -176,9 +183,16 @@ class IntegerMembrane(Membrane):
 
     def reset(self, v: str, spikes: str, at: str, name: str) -> str:
         """In integers."""
-        fired = self.nodes.op("Cast", [spikes], f"{at}/fired", to=CODES["int32"])
-        taken = [v, fired] if self.node.reset == "zero" else [fired, self._threshold()]
-        return self.nodes.op("Sub", [v, self.nodes.op("Mul", taken, f"{at}/taken")], name)
+        if self.node.reset != "zero":
+            return super().reset(v, spikes, at, name)
+        return self.nodes.op("Sub", [v, self.nodes.op("Mul", [v, self._fired(spikes, at)], f"{at}/taken")], name)
+
+    def taken(self, spikes: str, at: str, name: str) -> str:
+        """The threshold of those that fired."""
+        return super().taken(self._fired(spikes, at), at, name)
+
+    def _fired(self, spikes: str, at: str) -> str:
+        return self.nodes.op("Cast", [spikes], f"{at}/fired", to=CODES["int32"])
 
 
 def _over_channels(values: Array, ranks: int) -> Array:

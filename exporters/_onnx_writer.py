@@ -228,17 +228,26 @@ class Writer:
         endless = self.form == "one-step"
         held = membrane(self.nodes, node, len(shape), self.limits, edge, None if endless else self.steps)
         edge = self._typed(edge, held.type)
-        kept, spikes = "", []
+        kept, taken, spikes = "", "", list[str]()
+        late = node.reset == "subtract_late"
         if endless and held.lasting:
             kept = self._state(f"state/{node.name}", f"next/{node.name}", held.type, shape)
+        if endless and late:
+            taken = self._state(f"taken/{node.name}", f"next/{node.name}/taken", held.type, shape)
         for step in range(self.steps):
             at = f"{node.name}/{step}"
             v = held.current(_at(edge, step))
             if kept:
                 v = self.nodes.op("Add", [held.leak(kept, at), v], f"{at}/membrane")
+            if taken:
+                v = self.nodes.op("Sub", [v, taken], f"{at}/less")
             spikes.append(held.fire(v, at, f"spikes/{node.name}" if endless else f"spikes/{at}"))
-            if held.lasting and (endless or step + 1 < self.steps):
+            if not endless and step + 1 == self.steps:
+                continue
+            if held.lasting:
                 kept = held.reset(v, spikes[-1], at, f"next/{node.name}" if endless else f"{at}/reset")
+            if late:
+                taken = held.taken(spikes[-1], at, f"next/{node.name}/taken" if endless else f"{at}/taken")
         if endless:
             self.nodes.result(spikes[0], CODES["float"], ["batch", *shape])
         self.edges[node.name] = Edge(tuple(spikes))

@@ -116,12 +116,30 @@ def _membrane(node: Neuron, current: Interval, timesteps: int) -> Interval:
     for _ in range(timesteps):
         before_low = scale_by_fraction(least, node.decay_numerator, node.decay_bits) + low
         before_high = scale_by_fraction(most, node.decay_numerator, node.decay_bits) + high
+        if node.reset == "subtract_late":
+            before_low, before_high = _taken_late(node, (least, most), (low, high), threshold)
         worst_low, worst_high = np.minimum(worst_low, before_low), np.maximum(worst_high, before_high)
+        if node.reset in ("subtract_late", "none"):
+            least, most = before_low, before_high
+            continue
         kept = np.minimum(before_high, threshold)
         after_reset = before_high - threshold if node.reset == "subtract" else np.zeros_like(before_high)
         most = np.where(before_high > threshold, np.maximum(kept, after_reset), before_high)
         least = np.where(before_high > threshold, np.minimum(before_low, 0), before_low)
     return worst_low, worst_high
+
+
+def _taken_late(node: Neuron, membrane: Interval, current: Interval, threshold: Array) -> Interval:
+    """leak(v) + x - threshold where v is above it: leak(v) grows with v, and falls by the threshold at one place."""
+    least, most = membrane
+    leaked = [
+        scale_by_fraction(v, node.decay_numerator, node.decay_bits)
+        for v in (least, np.minimum(most, threshold), np.maximum(least, threshold), most)
+    ]
+    may_stay, may_fire = least <= threshold, most > threshold
+    low = np.minimum(np.where(may_stay, leaked[0], leaked[3]), np.where(may_fire, leaked[2] - threshold, leaked[0]))
+    high = np.maximum(np.where(may_stay, leaked[1], leaked[2] - threshold), np.where(may_fire, leaked[3] - threshold, leaked[1]))
+    return low + current[0], high + current[1]
 
 
 def _accumulated(current: Interval, timesteps: int) -> Interval:

@@ -574,7 +574,7 @@ def _updates(node: Neuron, watch: _Watch, size: int) -> dict[str, Any]:
         "leak_multiplies": 0 if node.decay in (0, 1) else updates,
         "membrane_adds": active,
         "compares": updates,
-        "reset_adds": spikes if node.reset == "subtract" else 0,
+        "reset_adds": spikes if node.reset in ("subtract", "subtract_late") else 0,
         "spikes_out": spikes,
         "spikes_per_step": tuple(per_step.tolist()),
         "rate": spikes / updates,

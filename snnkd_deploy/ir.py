@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Pair = tuple[int, int]
 Shape = tuple[int, ...]
+Reset = Literal["zero", "subtract", "subtract_late", "none"]
 N = TypeVar("N", bound="Node")
 
 
@@ -151,6 +152,8 @@ class Relu(Node):
 class Neuron(Node):
     """v = decay * v + x[t];  s[t] = v > threshold;  v = 0 where s[t] (zero), or v - threshold * s[t] (subtract).
 
+    snnTorch's Leaky subtracts behind the next leak: v = decay * v + x[t] - threshold * s[t - 1] (subtract_late), which
+    differs from subtract where decay < 1. Or nothing is taken away (none).
     v is zero at the start of each sample. From INTEGER on, v is held in units of `2**-fraction_bits` weight units, and
     `decay` is a multiple of `2**-decay_bits` whose product is truncated toward zero (Loihi: 12 bits, 6 bits).
     """
@@ -158,7 +161,7 @@ class Neuron(Node):
     decay: float
     threshold: Array
     """One for all, shape `()`, or one per channel, `(channels,)`."""
-    reset: Literal["zero", "subtract"] = "zero"
+    reset: Reset = "zero"
     decay_bits: int = 0
     fraction_bits: int = 0
 

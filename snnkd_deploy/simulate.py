@@ -159,15 +159,19 @@ def membranes(node: Neuron, current: Array, timesteps: int) -> Iterator[tuple[Ar
     threshold = over_channels(node.threshold, current.ndim - 2)
     unit = 2**node.fraction_bits if exact else 1
     potential: Array = np.zeros(current.shape[1:], dtype=np.int64 if exact else np.float64)
+    fires = np.zeros(current.shape[1:], dtype=bool)
     for step in range(timesteps):
         if exact:
             potential = scale_by_fraction(potential, node.decay_numerator, node.decay_bits)
         else:
             potential = node.decay * potential
         potential = potential + current[step if len(current) > 1 else 0] * unit
+        if node.reset == "subtract_late":
+            potential = potential - threshold * unit * fires
         fires = potential > threshold * unit
         yield potential, fires
-        potential = np.where(fires, 0 if node.reset == "zero" else potential - threshold * unit, potential)
+        if node.reset in ("zero", "subtract"):
+            potential = np.where(fires, 0 if node.reset == "zero" else potential - threshold * unit, potential)
 
 
 def _read_out(value: Array, graph: Graph) -> Array:

@@ -12,7 +12,7 @@ from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from snnkd_deploy.errors import ConfigError, UnknownNameError
-from snnkd_deploy.ir import KINDS
+from snnkd_deploy.ir import KINDS, Reset
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -112,7 +112,7 @@ class Target:
     title: str
     exporter: str
     nodes: tuple[str, ...]
-    resets: tuple[Literal["zero", "subtract"], ...]
+    resets: tuple[Reset, ...]
     weights: Weights
     bias: Range
     threshold: Range

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
 from hypothesis import strategies as st
@@ -24,6 +23,7 @@ from snnkd_deploy.ir import (
     Node,
     Output,
     Pair,
+    Reset,
     Shape,
     output_shape,
 )
@@ -34,7 +34,7 @@ class Recipe:
     """What a random network may hold."""
 
     pools: tuple[str, ...] = ("avg",)
-    resets: tuple[Literal["zero", "subtract"], ...] = ("zero",)
+    resets: tuple[Reset, ...] = ("zero",)
     residual: bool = False
     decays: tuple[float, ...] = (1.0, 0.5, 0.9, 0.25, 0.999)
     thresholds_per_channel: bool = False
@@ -46,6 +46,8 @@ class Recipe:
 CHAIN = Recipe()
 """What netx can hold."""
 ANY = Recipe(pools=("avg", "max"), resets=("zero", "subtract"), residual=True, thresholds_per_channel=True)
+
+EVERY_RESET = replace(ANY, resets=("zero", "subtract", "subtract_late", "none"))
 
 
 ATTENTIVE = Recipe(pools=("avg", "max"), resets=("zero", "subtract"), attention=True)
@@ -137,7 +139,7 @@ class Builder:
 
     def neuron(self, recipe: Recipe, decay: float) -> str:
         shape = (self.shape[0],) if recipe.thresholds_per_channel and self.random.random() < 0.3 else ()
-        reset: Literal["zero", "subtract"] = recipe.resets[int(self.random.integers(len(recipe.resets)))]
+        reset: Reset = recipe.resets[int(self.random.integers(len(recipe.resets)))]
         threshold = np.asarray(self.random.uniform(0.3, 1.2, size=shape))
         return self.add(
             Neuron(name=self.name("lif"), inputs=(self.last,), decay=decay, threshold=threshold, reset=reset)

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from snnkd_deploy.calibration import Calibration
-from snnkd_deploy.errors import GraphError
 from snnkd_deploy.ir import Add, AvgPool2d, BatchNorm, Conv2d, Graph, Linear, Node, Synaptic
+from snnkd_deploy.passes.fold_batchnorm import synapse
 from snnkd_deploy.target import Target
 
 
@@ -23,7 +23,7 @@ def weight_shortcuts(graph: Graph, target: Target, calibration: Calibration) -> 
             carried = [carries_current(graph, name) for name in node.inputs]
             if any(carried) and not all(carried):
                 added = [
-                    None if current else _synapse(graph, name, f"{node.name}.shortcut{index}")
+                    None if current else _unweighted(graph, name, f"{node.name}.shortcut{index}")
                     for index, (name, current) in enumerate(zip(node.inputs, carried, strict=True))
                 ]
                 nodes += [synapse for synapse in added if synapse]
@@ -43,11 +43,6 @@ def carries_current(graph: Graph, name: str) -> bool:
     return False
 
 
-def _synapse(graph: Graph, source: str, name: str) -> Linear | Conv2d:
+def _unweighted(graph: Graph, source: str, name: str) -> Linear | Conv2d:
     shape = graph.shapes[source]
-    if len(shape) not in (1, 3):
-        raise GraphError(f"{name}: no synapse for a value of shape {shape}")
-    zeros = np.zeros(shape[0])
-    if len(shape) == 1:
-        return Linear(name=name, inputs=(source,), weight=np.eye(shape[0]), bias=zeros)
-    return Conv2d(name=name, inputs=(source,), weight=np.ones((shape[0], 1, 1, 1)), bias=zeros, groups=shape[0])
+    return synapse(name, source, shape, np.ones(shape[0]), np.zeros(shape[0]))

@@ -21,13 +21,13 @@ from snnkd_deploy.proof import agree, first_difference
 from snnkd_deploy.registry import load_exporter
 from snnkd_deploy.simulate import simulate
 from snnkd_deploy.target import State, Target, load_target
-from tests.networks import ANY, ATTENTIVE, Recipe, random_inputs, random_network, seeds
+from tests.networks import ATTENTIVE, EVERY_RESET, Recipe, random_inputs, random_network, seeds
 
 FORMS = ("unrolled", "folded", "one-step")
 TARGET, EXPORTER = load_target("onnx"), load_exporter("onnx")
 
 
-def compiled(seed: int, target: Target = TARGET, recipe: Recipe = ANY, **options: object) -> Graph:
+def compiled(seed: int, target: Target = TARGET, recipe: Recipe = EVERY_RESET, **options: object) -> Graph:
     graph = random_network(seed, recipe)
     return lower(graph, target, Calibration(random_inputs(graph, 8, seed), **options)).legal  # type: ignore[arg-type]
 
@@ -190,7 +190,7 @@ def test_a_constant_first_layer_is_computed_once(tmp_path: Path) -> None:
 @given(seed=seeds)
 def test_real_numbers_agree_with_the_float_simulation(seed: int, tmp_path: Path) -> None:
     """float32 against float64: a spike may fall the other way only where a membrane is at its threshold."""
-    folded = fold_batchnorm(random_network(seed, ANY), TARGET, Calibration(np.empty(0)))
+    folded = fold_batchnorm(random_network(seed, EVERY_RESET), TARGET, Calibration(np.empty(0)))
     inputs = random_inputs(folded, 20, seed)
     for form in FORMS:
         loader = EXPORTER.write(folded, TARGET, tmp_path / "network.onnx", form=form, numbers="float")
