@@ -66,16 +66,16 @@ def metadata(graph: Graph, dialect: str) -> dict[str, Any]:
 def read(path: Path) -> Network:
     """BundleError if the file is damaged, is not of this package or follows another definition of the reset."""
     try:
-        without_reset = _without_reset(path)
+        before = without_reset(path)
         graph = nir.read(path)
     except FileNotFoundError:
         raise BundleError(f"no NIR file at {path}") from None
     except Exception as error:  # h5py and nir raise many kinds for a damaged file
         raise BundleError(f"{path} is not a NIR file that nir {nir.version} can read: {error}") from error
     dialect = str(graph.metadata.get(f"{PREFIX}dialect", NEW))
-    if without_reset and dialect != OLD:
+    if before and dialect != OLD:
         raise BundleError(
-            f"{path}: {', '.join(without_reset)} without v_reset, as up to NIR 1.0.5, where a spike subtracts the "
+            f"{path}: {', '.join(before)} without v_reset, as up to NIR 1.0.5, where a spike subtracts the "
             f"threshold; its metadata say {dialect}"
         )
     if (version := _item(graph, "format", path)) != FORMAT:
@@ -104,7 +104,7 @@ def whole(logits: Array) -> Array:
     return nearest.astype(np.int64)
 
 
-def _without_reset(path: Path) -> list[str]:
+def without_reset(path: Path) -> list[str]:
     """Names of the neurons for which `nir.read` would make up `v_reset`."""
     with h5py.File(path, "r") as file:
         nodes = file["node/nodes"]

@@ -138,7 +138,9 @@ def _taken_late(node: Neuron, membrane: Interval, current: Interval, threshold: 
     ]
     may_stay, may_fire = least <= threshold, most > threshold
     low = np.minimum(np.where(may_stay, leaked[0], leaked[3]), np.where(may_fire, leaked[2] - threshold, leaked[0]))
-    high = np.maximum(np.where(may_stay, leaked[1], leaked[2] - threshold), np.where(may_fire, leaked[3] - threshold, leaked[1]))
+    high = np.maximum(
+        np.where(may_stay, leaked[1], leaked[2] - threshold), np.where(may_fire, leaked[3] - threshold, leaked[1])
+    )
     return low + current[0], high + current[1]
 
 

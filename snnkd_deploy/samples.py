@@ -166,7 +166,9 @@ def _problems(array: Array, labels: Array | None, shape: Shape | None, name: str
     elif array.min() == array.max():
         problems.append(f"every value of x is {array.flat[0]:g}: nothing can be calibrated or proven on that")
     if labels is not None and (labels.shape != (len(array),) or not is_integer(labels) or labels.min() < 0):
-        problems.append(f"y has type {labels.dtype} and shape {labels.shape}; accepted are {len(array)} integers from 0")
+        problems.append(
+            f"y has type {labels.dtype} and shape {labels.shape}; accepted are {len(array)} integers from 0"
+        )
     return problems
 
 

@@ -40,7 +40,9 @@ def convert(graph: Graph, samples: Array, chosen: Conversion) -> Graph:
         raise GraphError(f"{graph.name} cannot be converted:", ["it has neither spiking neurons nor a ReLU"])
     tops = largest_activations(graph, samples, chosen.percentile)
     if silent := [name for name, top in tops.items() if top <= 0]:
-        raise GraphError(f"{graph.name} cannot be converted:", [f"{name}: no sample makes it active" for name in silent])
+        raise GraphError(
+            f"{graph.name} cannot be converted:", [f"{name}: no sample makes it active" for name in silent]
+        )
     nodes: list[Node] = []
     for node in graph:
         nodes += _converted(graph, node, tops, chosen)

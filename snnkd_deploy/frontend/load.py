@@ -84,7 +84,9 @@ def evaluating(module: nn.Module) -> list[str]:
     values = [*module.named_parameters(), *module.named_buffers()]
     wrong = [key for key, value in values if value.is_floating_point() and not torch.isfinite(value).all()]
     if wrong:
-        raise TraceError("the network cannot be deployed:", [f"{key}: holds values that are not finite" for key in wrong])
+        raise TraceError(
+            "the network cannot be deployed:", [f"{key}: holds values that are not finite" for key in wrong]
+        )
     kinds = {type(one).__name__ for one in module.modules() if one.training and _acts_in_training(one)}
     module.eval()
     return [f"was in training mode, is put into evaluation ({', '.join(sorted(kinds))})"] if kinds else []

@@ -57,9 +57,11 @@ def read(model: nn.Module, samples: Samples, timesteps: int | None = None, name:
     graph, value, factor, meaning = _read_out(run, name)
     if reasons := [*run.sketch.problems, *(node.reason for node in graph.of(Unknown))]:
         raise TraceError(f"{name} holds what cannot be compiled:", dict.fromkeys(reasons))
-    graph = _with_readout(graph)
+    graph = with_readout(graph)
     notes += [f"the result is read as {meaning}", _compared(graph, run, value, factor, name)]
-    return Read(graph, {**run.sketch.origins, "readout": "added: an identity", graph.output.name: meaning}, tuple(notes), factor)
+    return Read(
+        graph, {**run.sketch.origins, "readout": "added: an identity", graph.output.name: meaning}, tuple(notes), factor
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +214,11 @@ def _meaning(sketch: Sketch, value: Value) -> tuple[str, float, str] | str:
         return f"steps {value.steps} of {value.node}; accepted are all {steps} steps"
     kind = "spikes" if isinstance(node, Neuron) else "output"
     if isinstance(value, Total):
-        return value.node, value.factor * steps, f"the sum over time of the {kind} of {value.node}, times {value.factor:g}"
+        return (
+            value.node,
+            value.factor * steps,
+            f"the sum over time of the {kind} of {value.node}, times {value.factor:g}",
+        )
     return value.node, 1.0, f"the {kind} of {value.node} at each step, whose mean counts"
 
 
@@ -228,14 +234,15 @@ def _membrane(sketch: Sketch, value: Value, node: Any) -> tuple[str, float, str]
     )
 
 
-def _with_readout(graph: Graph) -> Graph:
+def with_readout(graph: Graph) -> Graph:
     """Spikes are counted by a dense layer of weights 1, which every target has room for."""
     output = graph.output
     source = output.inputs[0]
     shape = graph.shapes[source]
     if len(shape) != 1:
         raise TraceError(
-            f"{graph.name} holds what cannot be compiled:", [f"its result has shape {shape}; one number per class is needed"]
+            f"{graph.name} holds what cannot be compiled:",
+            [f"its result has shape {shape}; one number per class is needed"],
         )
     if carries_current(graph, source) or not graph.of(Neuron):
         return graph
@@ -267,5 +274,3 @@ def _compared(graph: Graph, run: _Run, result: tuple[Value, Tensor], factor: flo
 def _value(value: Value, tensor: Tensor) -> Array:
     """The result as one tensor `(samples, classes)`."""
     return np.asarray((tensor.mean(value.axis) if isinstance(value, Series) else tensor).numpy())
-
-

@@ -254,7 +254,10 @@ def conv2d(sketch: Sketch, call: Call) -> Value:
     """F.conv2d with weights that are not computed from the input."""
     weight, bias = call.args[1], call.get(2, "bias")
     names = ("stride", "padding", "dilation", "groups")
-    options = {**dict(zip(names, call.args[3:], strict=False)), **{n: call.kwargs[n] for n in names if n in call.kwargs}}
+    options = {
+        **dict(zip(names, call.args[3:], strict=False)),
+        **{n: call.kwargs[n] for n in names if n in call.kwargs},
+    }
     into = weight.shape[1] * int(options.get("groups", 1))
     kernel = (int(weight.shape[2]), int(weight.shape[3]))
     module = nn.utils.skip_init(

@@ -176,7 +176,9 @@ class Recorder(TorchFunctionMode):
         """The neuron that this call belongs to; a new one if it starts from an empty state."""
         given = next((one for one in states if isinstance(one, Tensor)), None)
         known = None if given is None else self.sketch.of(given)
-        name = self.hidden.get(path) if given is None else known.node if isinstance(known, At) and known.membrane else None
+        name = (
+            self.hidden.get(path) if given is None else known.node if isinstance(known, At) and known.membrane else None
+        )
         if given is not None and known is not None and name is None:
             raise Refusal("its membrane is computed outside of the neuron; hand on what it returned")
         if given is not None and known is None and given.numel() and bool((given != 0).any()):
@@ -211,7 +213,9 @@ class Recorder(TorchFunctionMode):
                 "used in two places needs a module, or a state, for each)"
             )
         if value.step not in (step, None):
-            raise Refusal(f"its call {step} reads step {value.step}: it is called several times in one step, or reads late")
+            raise Refusal(
+                f"its call {step} reads step {value.step}: it is called several times in one step, or reads late"
+            )
 
 
 def is_leaf(module: nn.Module) -> bool:
@@ -229,7 +233,9 @@ def in_float64(model: nn.Module, name: str) -> nn.Module:
     try:
         copied = copy.deepcopy(model).double().cpu()
     except (RuntimeError, TypeError) as error:
-        raise TraceError(f"{name} cannot be copied:", [f"{error}; keep no results of a forward in its modules"]) from error
+        raise TraceError(
+            f"{name} cannot be copied:", [f"{error}; keep no results of a forward in its modules"]
+        ) from error
     for parameter in copied.parameters():
         parameter.requires_grad_(False)
     return copied

@@ -47,7 +47,9 @@ class Mapped:
 
 def is_snntorch(module: nn.Module) -> bool:
     """Whether a module is a neuron of snnTorch; snnTorch is not imported for that."""
-    return any(kind.__name__ == "SpikingNeuron" and kind.__module__.startswith("snntorch.") for kind in type(module).mro())
+    return any(
+        kind.__name__ == "SpikingNeuron" and kind.__module__.startswith("snntorch.") for kind in type(module).mro()
+    )
 
 
 def emptied(model: nn.Module) -> None:
@@ -100,7 +102,9 @@ def _reset(module: Any, kind: str, beta: float, reasons: list[str]) -> Reset | N
     if mechanism == "zero":
         if kind == "Leaky":
             return "zero"
-        reasons.append("Lapicque's reset to zero drops the next step's current too; use snn.Leaky(reset_mechanism='zero')")
+        reasons.append(
+            "Lapicque's reset to zero drops the next step's current too; use snn.Leaky(reset_mechanism='zero')"
+        )
         return None
     if kind == "Leaky" and not module.reset_delay:
         reasons.append(
@@ -126,11 +130,15 @@ def _threshold(values: torch.Tensor, shape: Shape, reasons: list[str]) -> Array:
         return np.asarray(float(array.flat[0]))
     if array.shape == shape and len(shape) == 1:
         return array
-    reasons.append(f"threshold has shape {array.shape} on a layer of shape {shape}; accepted are one, or one per feature")
+    reasons.append(
+        f"threshold has shape {array.shape} on a layer of shape {shape}; accepted are one, or one per feature"
+    )
     return np.asarray(1.0)
 
 
 def _lapicque(module: Any) -> tuple[float, float]:
     """What it keeps of its membrane, and by what it multiplies its current."""
-    resistance, capacity, step = (float(one.detach().double().reshape(-1)[0]) for one in (module.R, module.C, module.time_step))
+    resistance, capacity, step = (
+        float(one.detach().double().reshape(-1)[0]) for one in (module.R, module.C, module.time_step)
+    )
     return 1 - step / (resistance * capacity), step / capacity

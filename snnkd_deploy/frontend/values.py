@@ -85,7 +85,9 @@ class Sketch:
     def apply(self, key: tuple[Any, ...], name: str, origin: str, make: Callable[[], Node], inputs: Sequence[At]) -> At:
         """The node of this operation on these inputs, made when it is met first. Refusal if it cannot be."""
         if any(one.membrane for one in inputs):
-            raise Refusal("computes with a membrane; only spikes leave a neuron (a membrane can be read out, at the end)")
+            raise Refusal(
+                "computes with a membrane; only spikes leave a neuron (a membrane can be read out, at the end)"
+            )
         at = step_of(inputs)
         full = (*key, *(one.node for one in inputs))
         if full not in self._keys:
