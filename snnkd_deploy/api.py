@@ -7,21 +7,25 @@ bundle = export(train(), target="loihi")
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snnkd_deploy.bundle import Bundle, find_bundle, newest, open_bundle
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.comparison import differences
 from snnkd_deploy.compiler import lower
 from snnkd_deploy.config import TrainConfig, load_config
-from snnkd_deploy.errors import BundleError
-from snnkd_deploy.export import ExportOptions, bundle_data, calibration_samples, export, student_source, verify
+from snnkd_deploy.export import ExportOptions, bundle_data, export, verify
 from snnkd_deploy.ir import Graph
 from snnkd_deploy.progress import Watch
 from snnkd_deploy.run import Run, latest, open_run
 from snnkd_deploy.target import Target, load_target, target_names
 
-__all__ = ["ExportOptions", "check", "diff", "energy", "export", "mapping", "saliency", "targets", "train", "verify"]
+if TYPE_CHECKING:
+    from snnkd_deploy.deploy import Checked
+
+__all__ = [
+    "ExportOptions", "check", "cover", "diff", "energy", "export", "mapping", "saliency", "targets", "train", "verify",
+]  # fmt: skip
 
 
 def train(
@@ -66,14 +70,26 @@ def check(target: str, config: TrainConfig | None = None) -> Graph:
 
     Returns the legal graph. The structure decides; a range that depends on trained weights can still be refused later.
     """
+    found = cover(target, config)
+    if found.refusal is not None:
+        raise found.refusal
+    assert found.graph is not None
+    return found.graph
+
+
+def cover(target: str, config: TrainConfig | None = None) -> Checked:
+    """The same, part by part: what becomes of each, or why the target refuses it; nothing is raised for that.
+
+    For a network of your own: `snnkd_deploy.deploy.check`.
+    """
+    from snnkd_deploy import deploy
     from snnkd_deploy.data import configured
     from snnkd_deploy.snn.models import student
-    from snnkd_deploy.trace import trace
 
     config = config or load_config()
     data = configured(config)
-    graph = trace(student(config, data.input_shape, len(data.classes)).eval(), student_source(data), config.model)
-    return lower(graph, load_target(target), Calibration(calibration_samples(data))).legal
+    network = student(config, data.input_shape, len(data.classes)).eval()
+    return deploy.check(network, target, data, name=config.model)
 
 
 def saliency(
@@ -120,16 +136,15 @@ def _count(bundle: Bundle, samples: int | None) -> dict[str, Any]:
     count = min(samples or len(data.test), len(data.test))
     ladder = bundle.manifest["ladder"]
     encoding = data.encoding.kind if data.encoding else "frames" if data.frames else "direct"
-    if "teacher" not in bundle.graphs:
-        raise BundleError(f"{bundle.path} holds no teacher network")
+    labels, before = data.test.labels, ladder.get("teacher") or ladder.get("ann") or {}
     return estimator.build(
         graph=bundle.graphs["legal"],
         inputs=data.test.integers(slice(count)),
-        labels=data.test.labels[:count],
+        labels=None if labels is None else labels[:count],
         pictures=data.test.pictures(slice(count)),
-        teacher=bundle.graphs["teacher"],
+        teacher=bundle.graphs.get("teacher"),
         data={"name": data.name, "sha256": data.sha256, "encoding": encoding},
-        accuracy={"snn": ladder["integer"]["accuracy"], "ann": ladder["teacher"]["accuracy"]},
+        accuracy={"snn": ladder["integer"]["accuracy"], "ann": before.get("accuracy")},
         name=str(bundle.manifest["run"]["name"]),
         target=bundle.target,
         unrelayed=bundle.graphs["integer"],

@@ -18,6 +18,7 @@ from snnkd_deploy.errors import ConfigError, SnnkdError, StorageError
 
 if TYPE_CHECKING:
     from snnkd_deploy.bundle import Bundle
+    from snnkd_deploy.coverage import Coverage
     from snnkd_deploy.run import Run
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -196,8 +197,60 @@ def _resumed(out: Path | None, config: Path | None, settings: dict[str, Any]) ->
     return replace(found.config, **given)
 
 
+def _shape(context: click.Context, parameter: click.Parameter, given: str | None) -> tuple[int, ...] | None:
+    """1,28,28 or 784."""
+    if given is None:
+        return None
+    parts = given.replace("x", ",").split(",")
+    if not all(part.strip().isdigit() and int(part) for part in parts) or len(parts) not in (1, 3):
+        raise click.BadParameter(f"{given!r}: CHANNELS,HEIGHT,WIDTH or FEATURES is needed, for example 1,28,28")
+    return tuple(int(part) for part in parts)
+
+
+MODEL = {
+    "weights": click.option("--weights", type=click.Path(path_type=Path),
+                            help="state dict of --model (.pt or .safetensors)"),
+    "input_shape": click.option("--input-shape", callback=_shape, help="of one sample of --model, for example 1,28,28"),
+    "data": click.option("--data", type=click.Path(path_type=Path),
+                         help="samples for --model: .npz with x and, for accuracy, y; or .npy"),
+    "percentile": click.option("--percentile", type=float, help="of a ReLU's activations, that a rate of 1 stands for"),
+    "dt": click.option("--dt", type=float, help="seconds per step of a .nir file (default: what it says, else 1e-4)"),
+}  # fmt: skip
+
+
+def _own_model(command: F) -> F:
+    """The options of a network of the user's own."""
+    for option in reversed(MODEL.values()):
+        command = option(command)
+    return command
+
+
+def _is_own(model: str | None) -> bool:
+    """Whether --model names a file of the user's, and not one of our networks."""
+    return model is not None and (".py" in model or model.endswith(".nir"))
+
+
+def _flags(names: Sequence[str]) -> str:
+    return ", ".join("--" + name.replace("_", "-") for name in names)
+
+
+def _reading(settings: dict[str, Any]) -> dict[str, Any]:
+    """Those of the options that say how a network is read."""
+    names = ("timesteps", "dt", "percentile", "decay", "reset")
+    return {name: settings[name] for name in names if settings.get(name) is not None}
+
+
 @main.command()
 @click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.option("--model", help="a network of your own instead of RUN: path.py:function, or a .nir file")
+@_own_model
+@_settings(("dataset", "data_dir", "timesteps"))
+@click.option("--decay", type=float, help="of the neurons that ReLUs of --model become (default: 1)")
+@click.option(
+    "--reset",
+    type=click.Choice(["zero", "subtract"]),
+    help="of the neurons that ReLUs of --model become (default: subtract where the target has it)",
+)
 @click.option("--target", default="loihi", show_default=True, help="name of a target, or path of a .toml file")
 @click.option("--out", type=click.Path(path_type=Path), help="folder of the bundle (default: RUN/exports/TARGET)")
 @click.option("--weight-bits", type=int, help="fewer bits than the target's own")
@@ -212,17 +265,40 @@ def _resumed(out: Path | None, config: Path | None, settings: dict[str, Any]) ->
 @click.option("--nir-version", help="short for --option version=: of nir, 1.0.6 or 1.0.5 (up to and including it)")
 @_json
 def export(
-    run: Path | None, target: str, out: Path | None, form: str | None, numbers: str | None, nir_version: str | None,
-    as_json: bool, **options: Any,
+    run: Path | None, model: str | None, target: str, out: Path | None, form: str | None, numbers: str | None,
+    nir_version: str | None, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
-    """Write the student of RUN (default: the newest) for a target, and prove the file."""
+    """Write the student of RUN (default: the newest), or your own --model, for a target, and prove the file."""
     from snnkd_deploy.api import ExportOptions
     from snnkd_deploy.api import export as run_export
 
     short = {"form": form, "numbers": numbers, "version": nir_version}
-    options["exporter"] |= {key: value for key, value in short.items() if value is not None}
-    bundle = run_export(run, target, out, ExportOptions(**options), say=_say)
+    settings["exporter"] |= {key: value for key, value in short.items() if value is not None}
+    options = ExportOptions(**{field.name: settings.pop(field.name) for field in fields(ExportOptions)})
+    given = [name for name, value in settings.items() if value is not None]
+    if model is None and given:
+        raise ConfigError(f"{_flags(given)}: goes with --model")
+    if model is not None and run is not None:
+        raise ConfigError(f"RUN {run} and --model {model}: one of them is needed")
+    if model is None:
+        bundle = run_export(run, target, out, options, say=_say)
+    else:
+        bundle = _compile(model, target, options, settings).write(out, say=_say)
     _print_json(bundle.manifest) if as_json else _print_bundle(bundle)
+
+
+def _compile(model: str, target: str, options: Any, settings: dict[str, Any]) -> Any:
+    """The network of the user's own, read and compiled; what was decided on the way is told."""
+    from snnkd_deploy.deploy import compile as run_compile
+
+    _say(f"reading {model}")
+    deployment = run_compile(
+        model, target, settings["data"], weights=settings["weights"], input_shape=settings["input_shape"],
+        dataset=settings["dataset"], data_dir=settings["data_dir"], options=options, **_reading(settings),
+    )  # fmt: skip
+    for note in deployment.coverage.notes:
+        _say(f"  {note}")
+    return deployment
 
 
 @main.command()
@@ -306,14 +382,55 @@ def saliency(run: Path | None, out: Path | None, samples: int, as_json: bool) ->
         "reset",
     )
 )
-def check(target: str, config: Path | None, **settings: Any) -> None:
-    """Say, before any training, whether a target can hold the student."""
-    chosen = load_config(config, **settings)
-    from snnkd_deploy.api import check as run_check
+@_own_model
+@_json
+def check(
+    target: str,
+    config: Path | None,
+    as_json: bool,
+    weights: Path | None,
+    input_shape: tuple[int, ...] | None,
+    data: Path | None,
+    percentile: float | None,
+    dt: float | None,
+    **settings: Any,
+) -> None:
+    """Say what becomes of each part of a network on a target, before any training.
 
-    graph = run_check(target, chosen)
-    layers = sum(1 for node in graph if hasattr(node, "weight"))
-    click.echo(f"{target} can hold this {chosen.model}: {layers} layers with weights, {graph.timesteps} timesteps")
+    --model is one of our networks, or your own: path.py:function or a .nir file.
+    """
+    own = {"weights": weights, "input_shape": input_shape, "data": data, "percentile": percentile, "dt": dt}
+    if _is_own(settings["model"]):
+        found = _check_own(target, settings, own)
+        name = settings["model"]
+    else:
+        if given := [key for key, value in own.items() if value is not None]:
+            raise ConfigError(
+                f"{', '.join('--' + key.replace('_', '-') for key in given)}: goes with a --model of your own"
+            )
+        chosen = load_config(config, **settings)
+        from snnkd_deploy.api import cover
+
+        found, name = cover(target, chosen), chosen.model
+    if as_json:
+        _print_json(found.coverage.as_dict())
+    else:
+        _print_coverage(found.coverage)
+    if found.refusal is not None:
+        raise found.refusal
+    if not as_json:
+        layers = sum(1 for node in found.graph if hasattr(node, "weight"))
+        click.echo(f"{target} can hold this {name}: {layers} layers with weights, {found.graph.timesteps} timesteps")
+
+
+def _check_own(target: str, settings: dict[str, Any], own: dict[str, Any]) -> Any:
+    from snnkd_deploy.deploy import check as run_check
+
+    reading = _reading({**settings, **own})
+    return run_check(
+        settings["model"], target, own["data"], weights=own["weights"], input_shape=own["input_shape"],
+        dataset=settings["dataset"], data_dir=settings["data_dir"], **reading,
+    )  # fmt: skip
 
 
 @main.command()
@@ -373,6 +490,16 @@ def _print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> N
     Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 110).print(table)
 
 
+def _print_coverage(coverage: Coverage) -> None:
+    rows = [
+        (part.place, part.kind, part.became, "REFUSED, see below" if part.refused else "; ".join(part.passes))
+        for part in coverage.parts
+    ]
+    _print_table(("part", "type", "becomes", "changed by"), rows)
+    for note in coverage.notes:
+        click.echo(note)
+
+
 def _print_run(run: Run) -> None:
     accuracies = run.accuracies
     config = run.config
@@ -402,7 +529,9 @@ def _print_bundle(bundle: Bundle) -> None:
             str(sum(layer[key] for layer in layers)) for key in ("dead", "saturated") if layers and key in layers[0]
         ]
         rates = _rates([layer["rate"] for layer in layers])
-        rows.append((name, f"{rung['accuracy']:.2%}", str(rung["samples"]), rates, " / ".join(stuck)))
+        correct = "no labels" if rung["accuracy"] is None else f"{rung['accuracy']:.2%}"
+        alike = f", {rung['agreement']:.2%} as at first" if "agreement" in rung else ""
+        rows.append((name, correct + alike, str(rung["samples"]), rates, " / ".join(stuck)))
     _print_table(("form", "accuracy", "images", "spikes per neuron and step", "dead / saturated neurons"), rows)
     _print_layers(bundle)
     _print_proofs(bundle.manifest["proofs"])

@@ -52,6 +52,8 @@ class Compiled:
     folded: Graph
     integer: Graph
     legal: Graph
+    trail: tuple[tuple[str, Graph], ...] = ()
+    """The graph that came in, and what each pass made of it, by the name of the pass."""
 
     @property
     def digest(self) -> str:
@@ -62,18 +64,23 @@ class Compiled:
 def lower(graph: Graph, target: Target, calibration: Calibration, pipeline: tuple[Pass, ...] = PIPELINE) -> Compiled:
     """Run the pipeline, checking the graph after each pass; a broken graph is blamed on the pass that made it.
 
+    A graph that is INTEGER already starts behind quantisation.
     GraphError or LegalityError list every reason why the network cannot be lowered.
     """
     verify(graph, target)
-    reached: dict[Stage, Graph] = {}
+    reached, trail = {graph.stage: graph}, [("traced", graph)]
     for step in pipeline:
+        if step.needs < graph.stage:
+            continue
         assert graph.stage == step.needs, f"{step.transform.__name__} needs {step.needs.name}, met {graph.stage.name}"
         graph = step.transform(graph, target, calibration)
         assert graph.stage == step.gives, f"{step.transform.__name__} gives {step.gives.name}, met {graph.stage.name}"
         verify(graph, target)
         reached.setdefault(graph.stage, graph)
+        trail.append((step.transform.__name__, graph))
     integer = reached[Stage.INTEGER]
-    compiled = Compiled(reached[Stage.FOLDED], integer, replace(graph, origin=integer.digest))
+    legal = replace(graph, origin=integer.digest)
+    compiled = Compiled(reached.get(Stage.FOLDED, integer), integer, legal, tuple(trail))
     _same_spikes(compiled, calibration)
     return compiled
 

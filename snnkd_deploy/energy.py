@@ -72,7 +72,7 @@ def build(
     *,
     graph: Graph,
     inputs: Array,
-    labels: Array,
+    labels: Array | None,
     teacher: Graph | None,
     data: Mapping[str, Any],
     accuracy: Mapping[str, float | None],
@@ -89,7 +89,7 @@ def build(
     if graph.stage < Stage.INTEGER:
         raise GraphError(f"{graph.name} has no energy:", [f"it is {graph.stage.name}; the integer network is counted"])
     counts = count(graph, inputs)
-    if len(labels) != counts.samples:
+    if labels is not None and len(labels) != counts.samples:
         raise InputError(f"{len(labels)} labels for {counts.samples} samples")
     seen = pictures if pictures is not None or teacher is None else _seen_by(teacher, graph, inputs)
     shape, shaped = graph, counts
@@ -442,14 +442,14 @@ def _data(graph: Graph, inputs: Array, samples: int, data: Mapping[str, Any]) ->
 
 
 def _accuracy(
-    counts: Counts, taught: Counts | None, labels: Array, accuracy: Mapping[str, float | None]
+    counts: Counts, taught: Counts | None, labels: Array | None, accuracy: Mapping[str, float | None]
 ) -> dict[str, float | None]:
     """`snn` and `ann` as given; on the counted samples, of the graphs counted; and how often the two agree."""
     return {
         "snn": accuracy.get("snn"),
         "ann": accuracy.get("ann"),
-        "snn_counted": float(np.mean(counts.predictions == labels)),
-        "ann_counted": None if taught is None else float(np.mean(taught.predictions == labels)),
+        "snn_counted": None if labels is None else float(np.mean(counts.predictions == labels)),
+        "ann_counted": None if taught is None or labels is None else float(np.mean(taught.predictions == labels)),
         "agreement": None if taught is None else float(np.mean(taught.predictions == counts.predictions)),
     }
 

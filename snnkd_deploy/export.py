@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from snnkd_deploy.passes.fold_batchnorm import fold_batchnorm
 from snnkd_deploy.proof import Proof, agree, first_difference
 from snnkd_deploy.registry import chosen_options, load_exporter
 from snnkd_deploy.run import Run, latest, now, open_run
+from snnkd_deploy.samples import Samples, open_saved
 from snnkd_deploy.simulate import Record, batches
 from snnkd_deploy.target import Target, load_target
 
@@ -57,6 +58,50 @@ class ExportOptions:
     exporter: Mapping[str, str] = field(default_factory=dict)
 
 
+class Labelled(Protocol):
+    """Samples for proofs and accuracy; labels, `(samples,)`, may be missing."""
+
+    @property
+    def labels(self) -> Array | None: ...  # noqa: D102
+
+    def __len__(self) -> int: ...
+
+    def integers(self, rows: slice) -> Array:
+        """These samples, as `simulate` takes them."""
+
+
+class Tested(Protocol):
+    """What a bundle is proven with: a data set, or samples of the user's own."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def sha256(self) -> str: ...  # noqa: D102
+
+    @property
+    def test(self) -> Labelled: ...  # noqa: D102
+
+
+Proofs = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """Where a network comes from: what its bundle says and holds beside the network itself."""
+
+    data: Tested
+    run: Mapping[str, Any]
+    data_entry: Mapping[str, Any]
+    ladder: Callable[[Proofs], dict[str, Any]]
+    graphs: Mapping[str, Graph]
+    """More graphs to keep: `teacher`."""
+    entries: Mapping[str, Any] = field(default_factory=dict)
+    """More for the manifest."""
+    keep: Callable[[Path], None] | None = None
+    """Writes the file that `data_entry` names."""
+
+
 @dataclass(frozen=True, eq=False)
 class Traced:
     """What the compiler needs of a run: the student and its folded teacher as graphs, and the data set."""
@@ -79,8 +124,6 @@ def export(
     before stays. LegalityError lists what the target cannot hold, ProofError names the layer and step that differ.
     """
     options, rules = options or ExportOptions(), load_target(target)
-    exporter = load_exporter(rules.exporter)
-    options = replace(options, exporter=chosen_options(rules.exporter, exporter, options.exporter))
     run = run if isinstance(run, Run) else open_run(run) if run is not None else latest()
     say(f"reading {run.path} and {run.data['name']}")
     traced = read_run(run)
@@ -90,21 +133,33 @@ def export(
     )
     compiled = lower(traced.student, rules, calibration)
     folder = Path(out) if out is not None else run.path / "exports" / rules.name
+    return write_bundle(folder, rules, compiled, _origin(run, compiled, traced), options, say)
+
+
+def write_bundle(
+    folder: Path, rules: Target, compiled: Compiled, origin: Origin, options: ExportOptions, say: Say = silent
+) -> Bundle:
+    """Write a compiled network as a bundle, proven on the samples of its origin. ProofError leaves nothing behind."""
+    exporter = load_exporter(rules.exporter)
+    options = replace(options, exporter=chosen_options(rules.exporter, exporter, options.exporter))
     with replacing_folder(folder) as partial:
         file = partial / f"network{exporter.suffix}"
         real = options.exporter.get("numbers") == "float"
         loader = exporter.write(compiled.folded if real else compiled.legal, rules, file, **options.exporter)
         written = sorted(one.name for one in partial.iterdir())
         reference = compiled.folded if real else compiled.integer
-        proofs = prove(exporter.proofs, reference, file, loader, traced.data, options.samples, say)
+        proofs = prove(exporter.proofs, reference, file, loader, origin.data, options.samples, say)
         say("climbing the accuracy ladder on the test images")
-        ladder = _ladder(run, compiled, traced.data, proofs)
+        ladder = origin.ladder(proofs)
         for warning in (worth_knowing := warnings(ladder)):
             say(f"warning: {warning}")
-        reach = margins(compiled.legal, traced.data.test.integers(slice(MARGIN_SAMPLES)), rules)
-        others = {"teacher": traced.teacher, **({"folded": compiled.folded} if real else {})}
+        reach = margins(compiled.legal, origin.data.test.integers(slice(MARGIN_SAMPLES)), rules)
+        others = {**origin.graphs, **({"folded": compiled.folded} if real else {})}
         save_graphs(partial / GRAPHS, {"integer": compiled.integer, "legal": compiled.legal, **others})
-        manifest = _manifest(run, rules, compiled, traced.data, loader, proofs, ladder, file.name, options)
+        if origin.keep is not None:
+            written.append(str(origin.data_entry["file"]))
+            origin.keep(partial / written[-1])
+        manifest = _manifest(origin, rules, compiled, loader, proofs, ladder, file.name, options)
         if real:
             unit = 1.0 if loader["output"]["meaning"].startswith("mean") else 1 / compiled.folded.timesteps
             manifest["output"] = {"meaning": f"real, {loader['output']['meaning']}", "unit": unit}
@@ -112,6 +167,25 @@ def export(
         manifest["files"] = {name: sha256(partial / name) for name in (*written, GRAPHS)}
         write_json(partial / MANIFEST, manifest)
     return open_bundle(folder)
+
+
+def _origin(run: Run, compiled: Compiled, traced: Traced) -> Origin:
+    data = traced.data
+    return Origin(
+        data=data,
+        run={
+            "name": run.path.resolve().name,
+            "student_sha256": run.document["student"]["sha256"],
+            "teacher_sha256": run.document["teacher"]["sha256"],
+        },
+        data_entry={
+            "name": data.name,
+            "sha256": data.sha256,
+            **{key: getattr(run.config, key) for key in ("data_dir", "image_size", "encoding")},
+        },
+        ladder=lambda proofs: _ladder(run, compiled, data, proofs),
+        graphs={"teacher": traced.teacher},
+    )
 
 
 def verify(
@@ -136,9 +210,11 @@ def verify(
     return results
 
 
-def bundle_data(bundle: Bundle) -> DataSet:
-    """The data set that the bundle was made with. DataError if what is there now has another hash."""
+def bundle_data(bundle: Bundle) -> DataSet | Samples:
+    """The samples that the bundle was proven with. DataError if what is there now has another hash."""
     wanted = bundle.manifest["data"]
+    if "file" in wanted:
+        return open_saved(bundle.path / wanted["file"], wanted["name"])
     more = wanted.get("image_size"), wanted.get("encoding", "direct")
     data = load(wanted["name"], wanted["data_dir"], bundle.manifest["timesteps"], *more)
     return _same_data(data, wanted["sha256"], str(bundle.path))
@@ -185,7 +261,7 @@ def prove(
     reference: Graph,
     file: Path,
     loader: Mapping[str, Any],
-    data: DataSet,
+    data: Tested,
     samples: int | None,
     say: Say,
 ) -> list[dict[str, Any]]:
@@ -197,7 +273,7 @@ def prove(
 
 
 def _prove(
-    proof: Proof, reference: Graph, file: Path, loader: Mapping[str, Any], data: DataSet, samples: int, say: Say
+    proof: Proof, reference: Graph, file: Path, loader: Mapping[str, Any], data: Tested, samples: int, say: Say
 ) -> dict[str, Any]:
     count = min(samples, len(data.test))
     inputs = data.test.integers(slice(count))
@@ -217,7 +293,7 @@ def _prove(
         "samples": count,
         "spikes": int(sum(int(spikes.sum()) for spikes in expected.spikes.values())),
         **compared,
-        "accuracy": float((met.logits.argmax(axis=1) == data.test.labels[:count]).mean()),
+        "accuracy": share(met.logits.argmax(axis=1), data.test.labels, count),
         "seconds": round(seconds, 3),
     }
 
@@ -232,6 +308,11 @@ def _compared(reference: Graph, expected: Record, met: Record, what: str) -> dic
     if not agreement.close:
         raise ProofError(f"{what} is further from the float simulation than rounding explains: {agreement}")
     return {"differing": agreement.spikes_differing, "logit_error": agreement.logit_error}
+
+
+def share(answers: Array, labels: Array | None, count: int) -> float | None:
+    """The share of the first `count` samples whose answer is the label; None without labels."""
+    return None if labels is None else float((answers == labels[:count]).mean())
 
 
 def _expected(reference: Graph, inputs: Array, size: int = 64) -> Record:
@@ -268,10 +349,9 @@ def _folded_rung(run: Run, folded: Graph, data: DataSet) -> dict[str, Any]:
 
 
 def _manifest(
-    run: Run,
+    origin: Origin,
     target: Target,
     compiled: Compiled,
-    data: DataSet,
     loader: Mapping[str, Any],
     proofs: list[dict[str, Any]],
     ladder: Mapping[str, Any],
@@ -306,16 +386,9 @@ def _manifest(
         "layers": [entry for node in compiled.integer for entry in _layer_entry(compiled.integer, node.name)],
         "mapping": mapping.as_dict() if mapping else None,
         "options": vars(options),
-        "data": {
-            "name": data.name,
-            "sha256": data.sha256,
-            **{key: getattr(run.config, key) for key in ("data_dir", "image_size", "encoding")},
-        },
-        "run": {
-            "name": run.path.resolve().name,
-            "student_sha256": run.document["student"]["sha256"],
-            "teacher_sha256": run.document["teacher"]["sha256"],
-        },
+        "data": dict(origin.data_entry),
+        "run": dict(origin.run),
+        **origin.entries,
         "versions": {"snnkd-deploy": __version__, "python": platform.python_version(), **_versions()},
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ class Rung:
     accuracy: float
     samples: int
     layers: Mapping[str, Activity]
+    answers: Array
+    """The class with the largest logit, `(samples,)`."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a manifest."""
@@ -49,7 +52,7 @@ def climb(graph: Graph, inputs: Array, labels: Array) -> Rung:
     found = np.concatenate([record.logits.argmax(axis=1) for record in batches(graph, inputs, observe=note)])
     samples = inputs.shape[sample_axis(graph)]
     layers = {name: _activity(counts, samples * graph.timesteps) for name, counts in fired.items()}
-    return Rung(float((found == labels).mean()), samples, layers)
+    return Rung(float((found == labels).mean()), samples, layers, found)
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,8 @@ def margins(graph: Graph, inputs: Array, target: Target) -> dict[str, Margin]:
 def warnings(rungs: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
     """What a reader of the ladder should not miss: accuracy lost in compiling, layers that say nothing."""
     found = []
-    for before, after in (("student", "folded"), ("folded", "integer")):
+    known = [name for name in CLIMBED if (rung := rungs.get(name)) and rung["accuracy"] is not None]
+    for before, after in pairwise(known):
         first, second = rungs[before], rungs[after]
         assert first is not None
         assert second is not None
@@ -105,6 +109,8 @@ def warnings(rungs: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
     return found
 
 
+CLIMBED = ("student", "folded", "ann", "network", "integer")
+"""Forms of a network of ours, and of one of the user's own, in the order in which one is made from the other."""
 LOSS = 0.01
 """A loss of accuracy that is worth a warning, if it is also more than twice the binomial deviation of the samples."""
 STUCK = {"dead": "stays silent on all samples", "saturated": "fires at every step of all samples"}

@@ -37,6 +37,8 @@ class Samples:
     name: str = "samples"
     note: str = ""
     """What happened to the numbers on the way to integers."""
+    high: int | None = None
+    """The largest integer that can be met; None: what 8 bits hold."""
 
     def __len__(self) -> int:
         return int(self.values.shape[self.axis])
@@ -61,6 +63,18 @@ class Samples:
         picked = self.values[rows] if self.static else self.values[:, rows]
         return picked.astype(np.int64)
 
+    encoding: None = None
+    """Samples of the user's own come as the network shall see them."""
+
+    @property
+    def frames(self) -> bool:
+        """Whether a sample is one picture for each step."""
+        return not self.static
+
+    def pictures(self, rows: slice | Array) -> Array:
+        """What a network without time sees."""
+        return self.integers(rows)
+
     def spread(self, count: int) -> Array:
         """`count` of them, evenly spread, for calibration."""
         places = np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int)
@@ -77,7 +91,7 @@ class Samples:
             shape=self.shape,
             scale=self.scale,
             low=min(low, int(self.values.min())),
-            high=max(high, int(self.values.max())),
+            high=max(high, int(self.values.max())) if self.high is None else self.high,
             static=self.static,
         )
 
@@ -110,7 +124,7 @@ def samples_of(x: Any, y: Any = None, shape: Shape | None = None, name: str = "s
 
 
 def load_samples(path: Path | str, shape: Shape | None = None) -> Samples:
-    """Samples from a .npz with arrays `x` and, optionally, `y`, or a .npy with x alone. InputError says what is wrong."""
+    """Samples from a .npz with arrays `x` and, optionally, `y`, or from a .npy. InputError says what is wrong."""
     file = Path(path)
     if not file.is_file():
         raise InputError(f"no file of samples {file}")
@@ -129,17 +143,17 @@ def of_data_set(data: DataSet) -> tuple[Samples, Array]:
     static = not data.frames
     rows = np.linspace(0, len(data.train) - 1, min(64, len(data.train))).round().astype(int)
     test = data.test.integers(slice(MOST))
-    samples = Samples(test, data.test.labels[:MOST], data.scale, static, data.name, f"test set of {data.name}")
+    samples = Samples(test, data.test.labels[:MOST], data.scale, static, data.name, "", data.high)
     return samples, data.train.integers(rows)
 
 
 def save(path: Path, samples: Samples) -> None:
     """Write samples so that `open_saved` gives them back."""
-    labels = {} if samples.labels is None else {"labels": samples.labels}
+    arrays: dict[str, Any] = {"values": samples.values, "scale": samples.scale, "static": samples.static}
+    if samples.labels is not None:
+        arrays["labels"] = samples.labels
     with path.open("wb") as file:
-        np.savez_compressed(
-            file, values=samples.values, scale=np.float64(samples.scale), static=np.bool_(samples.static), **labels
-        )
+        np.savez_compressed(file, **arrays)
 
 
 def open_saved(path: Path, name: str) -> Samples:
@@ -174,20 +188,20 @@ def _problems(array: Array, labels: Array | None, shape: Shape | None, name: str
 
 def _quantised(x: Array) -> tuple[Array, float, str]:
     """Integers, the worth of one, and what to say about it."""
-    if x.dtype.kind in "bui" and (x.dtype.itemsize == 1 or x.max() <= LEVELS):
-        top = int(x.max())
-        if x.min() >= 0 and top <= 1:
-            return x.astype(np.uint8), 1.0, "x is spikes, 0 or 1"
-        if x.dtype == np.uint8:
-            return x, 1 / LEVELS, "x is pixels of 8 bits; the network sees x / 255"
-    if x.dtype.kind in "ui":
+    if x.min() >= 0 and x.max() <= 1 and set(np.unique(x)) <= {0, 1}:
+        return x.astype(np.uint8), 1.0, "x is spikes, 0 or 1"
+    if x.dtype == np.uint8:
+        return x, 1 / LEVELS, "x is pixels of 8 bits; the network sees x / 255"
+    if x.dtype.kind in "bui":
         return x.astype(np.int64), 1.0, "x is integers; the network sees them as they are"
     real = x.astype(np.float64)
-    if set(np.unique(real)) <= {0.0, 1.0}:
-        return real.astype(np.uint8), 1.0, "x is spikes, 0 or 1"
-    top = float(np.abs(real).max())
-    scale = top / 127 if real.min() < 0 else 1 / LEVELS if 0.5 < top <= 1 else top / LEVELS
+    largest = float(np.abs(real).max())
+    scale = largest / 127 if real.min() < 0 else 1 / LEVELS if 0.5 < largest <= 1 else largest / LEVELS
     values = np.rint(real / scale)
     change = float(np.abs(values * scale - real).max())
-    how = "exactly" if change <= TOLERANCE * top else f"the largest change is {change:.3g}, half a step {scale / 2:.3g}"
+    how = (
+        "exactly"
+        if change <= TOLERANCE * largest
+        else f"the largest change is {change:.3g}, half a step {scale / 2:.3g}"
+    )
     return values.astype(np.int64), scale, f"x is put on steps of {scale:.6g}: {how}"

@@ -1,10 +1,10 @@
 """A ReLU network as a rate-coded spiking one: thresholds from the activations that samples cause.
 
-A neuron without leak that subtracts its threshold fires, over many steps, at a rate of current / threshold, which is what
-ReLU says up to the largest activation (Diehl et al., IJCNN 2015). The threshold of a layer is a percentile of its
+A neuron without leak that subtracts its threshold fires, over many steps, at a rate of current / threshold, which is
+what ReLU says up to the largest activation (Diehl et al., IJCNN 2015). The threshold of a layer is a percentile of its
 positive activations, so that a few outliers do not slow all others down (Rueckauer et al., Front. Neurosci. 2017); a
 spike is then worth the threshold to the layers behind. Half a threshold, spread over the steps, is added to each bias,
-which turns the floor of a spike count into rounding (Deng and Gu, ICLR 2021, equation 14).
+which turns the floor of a spike count into rounding (Deng and Gu, ICLR 2021).
 """
 
 from __future__ import annotations

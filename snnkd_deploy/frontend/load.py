@@ -18,7 +18,7 @@ WRAPPED = ("state_dict", "model_state_dict", "model", "net")
 
 
 def load_module(spec: str, weights: Path | str | None = None) -> nn.Module:
-    """The network that `path.py:name` gives, with `weights` if given: a function or class without arguments, or a module.
+    """The network of `path.py:name`, a function or class without arguments or a module, with `weights` if given.
 
     ConfigError if `spec` is not of that form, InputError if the file or the name is missing or its code raises.
     """

@@ -25,7 +25,7 @@ from snnkd_deploy.trace import trace
 COMPARED = 16
 """Samples on which the graph is compared with the network."""
 ROUNDING = 1e-3
-"""Share of a layer's spikes that may differ: a membrane within float64's rounding of its threshold, and what follows."""
+"""Share of a layer's spikes that may differ: membranes within float64's rounding of the threshold, and what follows."""
 TIMED = (layers.Repeat, layers.Frames, layers.Neuron, layers.TimeMean, layers.MeanFrame)
 
 
@@ -59,9 +59,8 @@ def read(model: nn.Module, samples: Samples, timesteps: int | None = None, name:
         raise TraceError(f"{name} holds what cannot be compiled:", dict.fromkeys(reasons))
     graph = with_readout(graph)
     notes += [f"the result is read as {meaning}", _compared(graph, run, value, factor, name)]
-    return Read(
-        graph, {**run.sketch.origins, "readout": "added: an identity", graph.output.name: meaning}, tuple(notes), factor
-    )
+    origins = {**run.sketch.origins, "readout": "readout", graph.output.name: "result"}
+    return Read(graph, origins, tuple(notes), factor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,8 +120,8 @@ def _called(network: nn.Module, values: Tensor, name: str) -> Any:
         return network(values)
     except Exception as error:
         raise InputError(
-            f"{name} cannot take samples of shape {tuple(values.shape)}: {told(error)}. Is --input-shape what its first layer "
-            "takes? Does the forward name a batch size (write x.size(0)), or take states as arguments (keep them inside)?"
+            f"{name} cannot take samples of shape {tuple(values.shape)}: {told(error)}. Is that the shape its first "
+            "layer takes? Does the forward name a batch size (write x.size(0)), or take states (keep them inside)?"
         ) from error
 
 
@@ -229,8 +228,8 @@ def _membrane(sketch: Sketch, value: Value, node: Any) -> tuple[str, float, str]
         source = node.inputs[0]
         return source, float(sketch.timesteps), f"the last membrane of {node.name}, the sum of its currents"
     return (
-        f"the membrane of {value.node}, which leaks, is reset, or counts at other steps than the last; return its spikes, or "
-        "use snn.Leaky(beta=1, reset_mechanism='none') and its last membrane"
+        f"the membrane of {value.node}, which leaks, is reset, or counts at other steps than the last; return its "
+        "spikes, or use snn.Leaky(beta=1, reset_mechanism='none') and its last membrane"
     )
 
 
@@ -253,9 +252,10 @@ def with_readout(graph: Graph) -> Graph:
 def _compared(graph: Graph, run: _Run, result: tuple[Value, Tensor], factor: float, name: str) -> str:
     """What to say about the comparison. TraceError if the graph does not do what the network did."""
     record = simulate(graph, run.inputs)
-    total, wrong = 0, []
+    total = 0
+    wrong: list[str] = []
     for neuron, spikes in record.spikes.items():
-        met = np.stack([one.numpy() != 0 for one in run.sketch.calls[neuron]])
+        met: Array = np.stack([np.asarray(one.numpy() != 0) for one in run.sketch.calls[neuron]])
         differing = int((met != spikes).sum())
         total += differing
         if differing > ROUNDING * spikes.size:
@@ -267,8 +267,8 @@ def _compared(graph: Graph, run: _Run, result: tuple[Value, Tensor], factor: flo
     if wrong:
         raise TraceError(f"the graph that was read from {name} does not compute what it computes:", wrong)
     samples = run.inputs.shape[0 if graph.input.static else 1]
-    spikes = sum(int(one.sum()) for one in record.spikes.values())
-    return f"the graph and the network, in float64 on {samples} samples: {total} of {spikes} spikes differ"
+    fired = sum(int(one.sum()) for one in record.spikes.values())
+    return f"the graph and the network, in float64 on {samples} samples: {total} of {fired} spikes differ"
 
 
 def _value(value: Value, tensor: Tensor) -> Array:

@@ -4,8 +4,8 @@
     IF    dv/dt = r I                      becomes   v = v + dt * r I
 
 A spike comes where v > v_threshold, NIR's equation (readers that fire at v >= v_threshold differ where v meets it). It
-sets v to v_reset in files of NIR 1.0.6 and later; neurons without v_reset are of 1.0.5 or before, where it subtracts the
-threshold. The factor of the current moves into the weights in front. Files of this package hold its integers already:
+sets v to v_reset in files of NIR 1.0.6 and later; neurons without v_reset are of 1.0.5 or before, where it subtracts
+the threshold. The factor of the current moves into the weights in front. Files of this package hold integers already:
 they come back as the integer network that was written.
 """
 
@@ -50,8 +50,8 @@ READ = "Affine, Linear, Scale, Conv2d, SumPool2d, AvgPool2d, Flatten, IF, LIF, T
 def read(path: Path | str, source: Input, timesteps: int | None = None, dt: float | None = None) -> Read:
     """The graph of a file, fed by `source`. `timesteps` and `dt` (seconds) are taken from the file if it says them.
 
-    InputError if the file is missing or damaged, ConfigError if nobody says how many steps, TraceError with every reason
-    why a part has no node.
+    InputError if the file is missing or damaged, ConfigError if nobody says how many steps, TraceError with every
+    reason why a part has no node.
     """
     file = Path(path)
     content, subtracting = _opened(file)

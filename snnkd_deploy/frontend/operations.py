@@ -128,8 +128,8 @@ def reshape(sketch: Sketch, call: Call) -> Value:
     features = int(np.prod(before[1:]))
     if after != (before[0], features):
         raise Refusal(
-            f"{call.name} makes {after[1:]} of {before[1:]}; accepted is flatten(1), view(x.size(0), -1), and samples that "
-            "have the shape the first layer takes"
+            f"{call.name} makes {after[1:]} of {before[1:]}; accepted is flatten(1), view(x.size(0), -1), and samples "
+            "that have the shape the first layer takes"
         )
     return sketch.apply(("flatten",), "flatten", call.origin, lambda: Flatten(name="", inputs=()), [value])
 

@@ -21,7 +21,7 @@ from snnkd_deploy.errors import TraceError
 from snnkd_deploy.frontend.operations import CONSTANTS, HANDLERS, VALUE_READS, Call
 from snnkd_deploy.frontend.snntorch import Mapped, emptied, is_snntorch, mapped
 from snnkd_deploy.frontend.values import At, Series, Sketch, Value, step_of
-from snnkd_deploy.ir import BatchNorm, Neuron
+from snnkd_deploy.ir import BatchNorm
 from snnkd_deploy.trace import MODULES, THROUGH, Refusal
 
 LIBRARIES = ("torch", "snntorch", "snnkd_deploy")
@@ -44,7 +44,7 @@ class Recorder(TorchFunctionMode):
         self.hooks = [hook for path, one in model.named_modules() for hook in self._listen(path, one)]
 
     def __exit__(self, *problem: object) -> None:
-        super().__exit__(*problem)
+        super().__exit__(*problem)  # type: ignore[no-untyped-call]
         for hook in self.hooks:
             hook.remove()
 
@@ -57,10 +57,20 @@ class Recorder(TorchFunctionMode):
         out = func(*args, **kwargs)
         if not self.inside and name != "__get__":
             self._function(Call(name, args, kwargs, out, ""))
-        elif not self.inside and isinstance(out, Tensor) and (value := self.sketch.of(args[0])) is not None:
-            if out.shape == args[0].shape and out.data_ptr() == args[0].data_ptr():
-                self.sketch.note(out, value)  # x.data
+        elif not self.inside and isinstance(out, Tensor):
+            self._attribute(args[0], out)
         return out
+
+    def _attribute(self, owner: Tensor, out: Tensor) -> None:
+        """x.data is x; other tensors that hang on one, such as x.T, have no node."""
+        value = self.sketch.of(owner)
+        if value is None:
+            return
+        if out.shape == owner.shape and out.data_ptr() == owner.data_ptr():
+            self.sketch.note(out, value)
+        else:
+            origin = self._origin("attribute")
+            self._note((origin,), origin, out, [value], _refusing(Refusal("x.T and the like have no node")))
 
     def _listen(self, path: str, module: nn.Module) -> tuple[Any, Any]:
         leaf = is_leaf(module)
@@ -112,7 +122,7 @@ class Recorder(TorchFunctionMode):
         try:
             made = make()
         except Refusal as reason:
-            tensors = [one for one in _tensors(out)]
+            tensors = list(_tensors(out))
             made = [self.sketch.refuse(key, origin, str(reason), values, tuple(one.shape[1:])) for one in tensors]
             out = tensors
         if made is None:
@@ -131,8 +141,8 @@ class Recorder(TorchFunctionMode):
         origin = self._origin(call.name)
         if call.name in VALUE_READS:
             self.sketch.problems[
-                f"{origin}: the forward looks at values of the network ({call.name}), so other samples may run otherwise; "
-                "write it without that"
+                f"{origin}: the forward looks at values of the network, so other samples may run otherwise; write it "
+                "without that"
             ] = None
         if not _tensors(call.out) and call.name != "__setitem__":
             return
@@ -158,8 +168,6 @@ class Recorder(TorchFunctionMode):
         """A neuron of snnTorch has run one step: the state it was given says which neuron, and which step."""
         spikes, *membranes = out if isinstance(out, tuple) else (out,)
         try:
-            if not isinstance(value, At):
-                raise Refusal("is given all steps at once; call it once for each step")
             made = self._advance(path, module, value, states)
         except Refusal as reason:
             self._note(("module", path), path, out, [value], _refusing(reason))
@@ -172,8 +180,10 @@ class Recorder(TorchFunctionMode):
             self.sketch.note(membrane, At(made, step, membrane=True))
         self.hidden[path] = made
 
-    def _advance(self, path: str, module: nn.Module, value: At, states: list[Any]) -> str:
+    def _advance(self, path: str, module: nn.Module, value: Value, states: list[Any]) -> str:
         """The neuron that this call belongs to; a new one if it starts from an empty state."""
+        if not isinstance(value, At):
+            raise Refusal("is given all steps at once; call it once for each step")
         given = next((one for one in states if isinstance(one, Tensor)), None)
         known = None if given is None else self.sketch.of(given)
         name = (
@@ -209,8 +219,8 @@ class Recorder(TorchFunctionMode):
         before = self.sketch.nodes[name].inputs[0]
         if value.node != before:
             raise Refusal(
-                f"reads {value.node} at step {step} and {before} before; every step must compute the same (a neuron that is "
-                "used in two places needs a module, or a state, for each)"
+                f"reads {value.node} at step {step}, {before} before; every step must compute the same (a neuron that "
+                "is used in two places needs a module, or a state, for each)"
             )
         if value.step not in (step, None):
             raise Refusal(

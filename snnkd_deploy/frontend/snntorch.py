@@ -61,7 +61,7 @@ def emptied(model: nn.Module) -> None:
 
 
 def mapped(module: Any, path: str, shape: Shape) -> Mapped:
-    """Our neuron for a Leaky or Lapicque that is fed values of `shape`. Refusal lists every reason why there is none."""
+    """Our neuron for a Leaky or Lapicque that is fed values of `shape`. Refusal lists every reason against it."""
     kind = type(module).__name__
     if kind not in ("Leaky", "Lapicque"):
         holds = UNHELD.get(kind, "an equation of its own")
@@ -108,8 +108,8 @@ def _reset(module: Any, kind: str, beta: float, reasons: list[str]) -> Reset | N
         return None
     if kind == "Leaky" and not module.reset_delay:
         reasons.append(
-            "reset_mechanism 'subtract' with reset_delay=False subtracts twice where more than the threshold is left; use "
-            "reset_delay=True, or reset_mechanism='zero', and train again"
+            "reset_mechanism 'subtract' with reset_delay=False subtracts twice where more than the threshold is left; "
+            "use reset_delay=True, or reset_mechanism='zero', and train again"
         )
         return None
     return "subtract" if beta == 1 else "subtract_late"

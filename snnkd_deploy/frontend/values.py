@@ -142,7 +142,7 @@ def step_of(inputs: Sequence[At]) -> int | None:
     steps = {one.step for one in inputs if one.step is not None}
     if len(steps) > 1:
         raise Refusal(
-            f"takes values of different steps ({', '.join(map(str, sorted(steps)))}); layers have no delay here: let each "
-            "read what the step itself computed"
+            f"takes values of steps {', '.join(map(str, sorted(steps)))} together; layers have no delay here: let each"
+            " read what the step itself computed"
         )
     return next(iter(steps), None)
