@@ -14,7 +14,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from snnkd_deploy.errors import ConfigError, GraphError
-from snnkd_deploy.ir import Add, Array, BatchNorm, Graph, Linear, Neuron, Node, Relu, Reset
+from snnkd_deploy.ir import (
+    Add,
+    Array,
+    BatchNorm,
+    Conv2d,
+    Flatten,
+    Graph,
+    Linear,
+    Neuron,
+    Node,
+    Output,
+    Pool,
+    Relu,
+    Reset,
+)
 from snnkd_deploy.passes.fold_batchnorm import synapse
 from snnkd_deploy.simulate import batches
 
@@ -32,7 +46,8 @@ class Conversion:
 def convert(graph: Graph, samples: Array, chosen: Conversion) -> Graph:
     """The spiking network of a ReLU graph, calibrated on integer `samples`.
 
-    ConfigError if a setting is out of range, GraphError if the graph has no ReLU or one is never active.
+    ReLUs that meet in a sum get one threshold, so that their spikes are worth the same. ConfigError if a setting is out
+    of range, GraphError if the graph has no ReLU or one is never active.
     """
     if chosen.timesteps < 1 or not 0 < chosen.percentile <= 100:
         raise ConfigError(f"{chosen}: timesteps from 1, percentile above 0 and up to 100")
@@ -43,9 +58,10 @@ def convert(graph: Graph, samples: Array, chosen: Conversion) -> Graph:
         raise GraphError(
             f"{graph.name} cannot be converted:", [f"{name}: no sample makes it active" for name in silent]
         )
-    nodes: list[Node] = []
-    for node in graph:
-        nodes += _converted(graph, node, tops, chosen)
+    for node in graph.of(Add) * len(graph.of(Add)):  # a ReLU may be part of several sums
+        alike = spiking_sources(graph, node.name)
+        tops.update(dict.fromkeys(alike, max((tops[name] for name in alike), default=0.0)))
+    nodes = [one for node in graph for one in _converted(graph, node, tops, chosen)]
     return replace(graph, nodes=tuple(nodes), timesteps=chosen.timesteps)
 
 
@@ -63,49 +79,58 @@ def largest_activations(graph: Graph, samples: Array, percentile: float) -> dict
     return {name: float(np.percentile(one, percentile)) if one.size else 0.0 for name, one in values.items()}
 
 
-def _converted(graph: Graph, node: Node, tops: dict[str, float], chosen: Conversion) -> list[Node]:
-    """A Relu becomes half a threshold, spread over the steps, a neuron, and the worth of its spikes, as a BatchNorm's
-    equation, which the next pass folds into the layers behind."""
+def spiking_sources(graph: Graph, name: str) -> frozenset[str]:
+    """The ReLUs that a value is made of, past pools, Flatten and sums; none if anything else is part of it."""
+    node = graph[name]
     if isinstance(node, Relu):
-        top = tops[node.name]
-        channels = graph.shapes[node.name][0]
-        early = _affine(f"{node.name}.early", node.inputs[0], channels, 1.0, top / (2 * chosen.timesteps))
-        neuron = Neuron(
-            name=f"{node.name}.neuron",
-            inputs=(early.name,),
-            decay=chosen.decay,
-            threshold=np.asarray(top),
-            reset=chosen.reset,
-        )
-        return [early, neuron, _affine(node.name, neuron.name, channels, top, 0.0)]
-    if isinstance(node, Add) and any(_is_spikes(graph, name) for name in node.inputs):
-        return _weighted(graph, node)
-    return [node]
+        return frozenset({name})
+    if not isinstance(node, Pool | Flatten | Add):
+        return frozenset()
+    parts = [spiking_sources(graph, source) for source in node.inputs]
+    return frozenset().union(*parts) if all(parts) else frozenset()
 
 
-def _weighted(graph: Graph, node: Add) -> list[Node]:
-    """A sum in which spikes meet: each term of spikes gets a synapse, which carries their worth."""
-    made: list[Node] = []
-    names = []
-    for index, name in enumerate(node.inputs):
-        if _is_spikes(graph, name):
-            shape = graph.shapes[name]
-            made.append(synapse(f"{node.name}.shortcut{index}", name, shape, np.ones(shape[0]), np.zeros(shape[0])))
-        names.append(made[-1].name if _is_spikes(graph, name) else name)
+def _converted(graph: Graph, node: Node, tops: dict[str, float], chosen: Conversion) -> list[Node]:
+    """The node on spikes: what reads them takes their worth into its weights."""
+    if isinstance(node, Relu):
+        return _neuron(graph, node, tops[node.name], chosen)
+    worth = [_worth(graph, name, tops) for name in node.inputs]
+    if isinstance(node, Linear | Conv2d) and worth[0]:
+        return [replace(node, weight=node.weight * worth[0])]
+    if isinstance(node, BatchNorm) and worth[0]:
+        return [replace(node, mean=node.mean / worth[0], gamma=node.gamma * worth[0])]
+    weigh = isinstance(node, Output) or (isinstance(node, Add) and not all(worth))
+    if not (weigh and any(worth)):
+        return [node]
+    names = [f"{node.name}.weighted{index}" if one else node.inputs[index] for index, one in enumerate(worth)]
+    made = [
+        _weighted(graph, name, source, one) for name, source, one in zip(names, node.inputs, worth, strict=True) if one
+    ]
     return [*made, replace(node, inputs=tuple(names))]
 
 
-def _is_spikes(graph: Graph, name: str) -> bool:
-    """Whether a value comes from ReLUs alone, past pools and Flatten."""
-    node = graph[name]
-    if isinstance(node, Relu):
-        return True
-    passes = bool(node.inputs) and not isinstance(node, Linear | Add | BatchNorm) and not hasattr(node, "weight")
-    return passes and _is_spikes(graph, node.inputs[0])
-
-
-def _affine(name: str, source: str, channels: int, scale: float, shift: float) -> BatchNorm:
-    ones = np.ones(channels)
-    return BatchNorm(
-        name=name, inputs=(source,), mean=0 * ones, variance=ones, gamma=scale * ones, beta=shift * ones, eps=0.0
+def _neuron(graph: Graph, node: Relu, top: float, chosen: Conversion) -> list[Node]:
+    """Half a threshold over all steps, as a BatchNorm's equation that folding takes into the layer in front; a neuron."""
+    ones = np.ones(graph.shapes[node.name][0])
+    early = BatchNorm(
+        name=f"{node.name}.early",
+        inputs=node.inputs,
+        mean=0 * ones,
+        variance=ones,
+        gamma=ones,
+        beta=top / (2 * chosen.timesteps) * ones,
+        eps=0.0,
     )
+    threshold = np.asarray(top)
+    neuron = Neuron(name=node.name, inputs=(early.name,), decay=chosen.decay, threshold=threshold, reset=chosen.reset)
+    return [early, neuron]
+
+
+def _worth(graph: Graph, name: str, tops: dict[str, float]) -> float:
+    """What a spike of this value stands for; 0 if it is not made of spikes."""
+    return max((tops[source] for source in spiking_sources(graph, name)), default=0.0)
+
+
+def _weighted(graph: Graph, name: str, source: str, worth: float) -> Node:
+    shape = graph.shapes[source]
+    return synapse(name, source, shape, worth * np.ones(shape[0]), np.zeros(shape[0]))

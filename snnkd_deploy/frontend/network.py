@@ -85,8 +85,7 @@ def _recorded(model: nn.Module, samples: Samples, timesteps: int | None, name: s
             return _attempt(model, samples, frames, name, whole=False)
         except InputError:
             raise error from None
-    whole = not any(isinstance(node, Unknown) for node in run.sketch.nodes.values())
-    return run if whole else _attempt(model, samples, frames, name, whole=False)
+    return run if not run.sketch.refused else _attempt(model, samples, frames, name, whole=False)
 
 
 def _attempt(model: nn.Module, samples: Samples, timesteps: int | None, name: str, whole: bool) -> _Run:
@@ -127,7 +126,7 @@ def _called(network: nn.Module, values: Tensor, name: str) -> Any:
 
 def _single_step(sketch: Sketch, timesteps: int | None, name: str) -> bool:
     """Whether the forward is one step, to be called for each; ConfigError if nobody says how many there are."""
-    if {len(calls) for calls in sketch.calls.values()} != {1}:
+    if {len(calls) for calls in sketch.calls.values()} != {1} or sketch.refused:
         return False
     if timesteps is None:
         raise ConfigError(f"{name}: its forward is one step; say with timesteps how many there are")
@@ -137,8 +136,8 @@ def _single_step(sketch: Sketch, timesteps: int | None, name: str) -> bool:
 
 def _same_length(sketch: Sketch, timesteps: int | None, name: str) -> None:
     counts = {neuron: len(calls) for neuron, calls in sketch.calls.items()}
-    if not counts:
-        sketch.timesteps = timesteps or 1
+    if not counts or sketch.refused:
+        sketch.timesteps = max([timesteps or 1, *counts.values()])
         return
     if len({*counts.values()}) > 1:
         listed = ", ".join(f"{neuron} {count}" for neuron, count in counts.items())
@@ -192,7 +191,7 @@ def _read_out(run: _Run, name: str) -> tuple[Graph, tuple[Value, Tensor], float,
         assert value is not None
         return run.sketch.graph(node, name), (value, tensor), factor, meaning + which
     unknown = [node.reason for node in run.sketch.nodes.values() if isinstance(node, Unknown)]
-    problems = unknown or [*run.sketch.problems, *(reasons or ["its forward returns no tensor"])]
+    problems = [*run.sketch.problems, *(unknown or reasons or ["its forward returns no tensor"])]
     raise TraceError(f"{name} holds what cannot be compiled:", dict.fromkeys(problems))
 
 

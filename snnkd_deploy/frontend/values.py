@@ -73,6 +73,11 @@ class Sketch:
         self._values: dict[int, Value] = {}
         self._alive: list[Tensor] = []
 
+    @property
+    def refused(self) -> bool:
+        """Whether anything has no node."""
+        return any(isinstance(node, Unknown) for node in self.nodes.values())
+
     def of(self, tensor: object) -> Value | None:
         """What a tensor stands for; None for constants and everything else."""
         return self._values.get(id(tensor)) if isinstance(tensor, Tensor) else None

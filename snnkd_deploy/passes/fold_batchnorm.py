@@ -33,7 +33,9 @@ def fold_batchnorm(graph: Graph, target: Target, calibration: Calibration) -> Gr
     Flatten and pools; a Conv2d with padding only where the shift is 0, since it pads with zeros and not with shifts.
     The synapse, a 1x1 depthwise convolution, is exact in every place; a target may have no room for it.
     """
-    for norm in reversed(graph.of(BatchNorm)):
+    for name in [norm.name for norm in reversed(graph.of(BatchNorm))]:
+        norm = graph[name]  # which may have taken up the one behind it
+        assert isinstance(norm, BatchNorm)
         scale, shift = affine(norm)
         folded = _into_source(graph, norm.inputs[0], scale, shift)
         folded = folded or _into_readers(graph, norm.name, scale, shift)
@@ -66,7 +68,7 @@ def _into_source(graph: Graph, name: str, scale: Array, shift: Array) -> Graph |
     if isinstance(node, BatchNorm):
         mixed = replace(node, gamma=node.gamma * scale, beta=node.beta * scale + shift)
         return _replaced(graph, mixed)
-    if isinstance(node, AvgPool2d):
+    if isinstance(node, AvgPool2d) or (isinstance(node, MaxPool2d) and (scale >= 0).all()):
         return _into_source(graph, node.inputs[0], scale, shift)
     return _into_terms(graph, node, scale, shift) if isinstance(node, Add) else None
 

@@ -88,6 +88,7 @@ def quantize(graph: Graph, target: Target, calibration: Calibration) -> Graph:
         units = _units(graph, groups, limits, floors)
         integer = _build(graph, groups, units, limits)
         if not (excess := _excess(integer, groups, target)):
+            _refuse_silence(graph, integer, target)
             return integer
         for index, ratio in excess.items():
             floors[index] = np.atleast_1d(units[index] * max(ratio, 1.001))
@@ -101,6 +102,18 @@ def _uncounted(graph: Graph) -> Iterator[str]:
         if isinstance(source, Attention) and node.threshold.min() < source.scale:
             least, one = float(node.threshold.min()), source.scale
             yield f"{node.name}: its threshold {least:g} is below {one:g}, which one product of spikes is worth"
+
+
+def _refuse_silence(graph: Graph, integer: Graph, target: Target) -> None:
+    """LegalityError lists the layers all of whose weights were rounded to 0."""
+    lost = [
+        f"{node.name}: every weight rounds to 0, because its inputs are wide sums and the state must hold the worst case; "
+        "let neurons stand in front of it, and normalise samples outside of the network"
+        for node in integer.of(Linear, Conv2d)
+        if not node.weight.any() and _layer(graph, node.name).weight.any()
+    ]
+    if lost:
+        raise LegalityError(f"{target.name} cannot hold {graph.name}:", lost)
 
 
 def _limits(graph: Graph, target: Target, calibration: Calibration) -> Limits:

@@ -1,4 +1,4 @@
-"""Give each shortcut that adds spikes to a current a synapse of its own, of weight 1."""
+"""Give each shortcut that adds spikes to a current, or means to spikes, a synapse of its own, of weight 1."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from snnkd_deploy.calibration import Calibration
-from snnkd_deploy.ir import Add, AvgPool2d, BatchNorm, Conv2d, Graph, Linear, Node, Synaptic
+from snnkd_deploy.ir import Add, AvgPool2d, BatchNorm, Conv2d, Flatten, Graph, Linear, Node, Pool, Synaptic
 from snnkd_deploy.passes.fold_batchnorm import synapse
 from snnkd_deploy.target import Target
 
@@ -15,13 +15,16 @@ from snnkd_deploy.target import Target
 def weight_shortcuts(graph: Graph, target: Target, calibration: Calibration) -> Graph:
     """A residual add of a current and of spikes has two units; after this pass both terms are weighted currents.
 
+    So have spikes and means of spikes, which average pools make: as integers these are sums.
+
     The synapse is a 1x1 depthwise convolution, so that quantisation sees its weight beside the others of the sum.
     """
     nodes: list[Node] = []
     for node in graph:
         if isinstance(node, Add):
             carried = [carries_current(graph, name) for name in node.inputs]
-            if any(carried) and not all(carried):
+            windows = {_window(graph, name) for name in node.inputs}
+            if (any(carried) and not all(carried)) or (not any(carried) and len(windows) > 1):
                 added = [
                     None if current else _unweighted(graph, name, f"{node.name}.shortcut{index}")
                     for index, (name, current) in enumerate(zip(node.inputs, carried, strict=True))
@@ -41,6 +44,15 @@ def carries_current(graph: Graph, name: str) -> bool:
     if isinstance(node, Add | AvgPool2d):
         return any(carries_current(graph, one) for one in node.inputs)
     return False
+
+
+def _window(graph: Graph, name: str) -> int:
+    """Over how many spikes a value is a mean."""
+    node = graph[name]
+    if not isinstance(node, Pool | Flatten):
+        return 1
+    area = node.kernel[0] * node.kernel[1] if isinstance(node, AvgPool2d) else 1
+    return area * _window(graph, node.inputs[0])
 
 
 def _unweighted(graph: Graph, source: str, name: str) -> Linear | Conv2d:
