@@ -29,8 +29,6 @@ from snnkd_deploy.samples import Samples, load_samples, of_data_set, samples_of,
 from snnkd_deploy.target import Target, load_target
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from snnkd_deploy.frontend.network import Read
 
 SAMPLES = "samples.npz"
@@ -122,7 +120,7 @@ class Checked:
 
 
 def compile(  # noqa: A001
-    model: nn.Module | str | Path,
+    model: Any,
     target: str | Target = "loihi",
     samples: Any = None,
     labels: Any = None,
@@ -149,7 +147,7 @@ def compile(  # noqa: A001
 
 
 def check(
-    model: nn.Module | str | Path,
+    model: Any,
     target: str | Target = "loihi",
     samples: Any = None,
     *,
@@ -195,7 +193,7 @@ class _Job:
         self.file = Path(model) if str(model).endswith(".nir") else None
         if self.file is not None and weights is not None:
             raise ConfigError("a .nir file holds its weights; give no others")
-        self.model = None if self.file is not None else _module(model, weights)
+        self.model = None if self.file is not None else _opened(model, weights)
         self.name = name or _name(model)
         self.samples, self.calibration = _samples(samples, labels, shape, dataset, data_dir, self.reading.timesteps)
         self.modules = {} if self.model is None else _modules(self.model)
@@ -279,18 +277,10 @@ def _reading(given: Reading, more: Mapping[str, Any]) -> Reading:
     return replace(given, **more)
 
 
-def _module(model: Any, weights: Path | str | None) -> Any:
-    from torch import nn
+def _opened(model: Any, weights: Path | str | None) -> Any:
+    from snnkd_deploy.frontend.load import opened
 
-    from snnkd_deploy.frontend.load import load_module, load_weights
-
-    if isinstance(model, nn.Module):
-        return model if weights is None else load_weights(model, weights)
-    if not isinstance(model, str):
-        raise ConfigError(
-            f"model: met a {type(model).__name__}; a torch.nn.Module, path.py:function or a .nir file is needed"
-        )
-    return load_module(model, weights)
+    return opened(model, weights)
 
 
 def _name(model: Any) -> str:

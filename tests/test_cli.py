@@ -129,6 +129,54 @@ def test_json_is_json(tiny_bundle: Bundle) -> None:
     assert proofs["proofs"][0]["differing"] == 0
 
 
+OWN = """
+import snntorch as snn
+from torch import nn
+def net():
+    lif = {"beta": 0.5, "init_hidden": True, "reset_mechanism": "zero"}
+    return nn.Sequential(nn.Conv2d(1, 2, 3), snn.Leaky(**lif), nn.Flatten(), nn.Linear(72, 10), snn.Leaky(**lif))
+"""
+
+
+def test_a_network_of_your_own_is_checked_and_exported(workplace: Path) -> None:
+    (workplace / "mine.py").write_text(OWN)
+    done = call("check", "--target", "loihi", "--model", "mine.py:net", "--input-shape", "1,8,8", "--timesteps", 3)
+    assert done.exit_code == 0, done.output
+    assert "loihi can hold this mine.py:net: 3 layers with weights, 3 timesteps" in done.output
+    assert "Neuron, decay 0.5, threshold 1, reset zero" in done.output
+    own = ("--model", "mine.py:net", "--dataset", "digits", "--timesteps", 3)
+    done = call("export", "--target", "onnx", *own, "--samples", 20)
+    assert done.exit_code == 0, done.output
+    assert "0 of " in done.output
+    assert (workplace / "exports/mine/onnx/samples.npz").is_file()
+    assert call("verify", "exports/mine/onnx").exit_code == 0
+
+
+def test_check_prints_what_is_refused_and_json(workplace: Path) -> None:
+    (workplace / "mine.py").write_text(OWN.replace("nn.Flatten()", "nn.GELU(), nn.Flatten()"))
+    arguments = ("check", "--target", "loihi", "--model", "mine.py:net", "--input-shape", "1,8,8", "--timesteps", 3)
+    done = call(*arguments)
+    assert done.exit_code == 4
+    assert "REFUSED, see below" in done.output
+    assert "2: GELU has no node; known are" in done.output
+    assert '"refused": [' in call(*arguments, "--json").output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("export", "--weights", "w.pt"), "--weights: goes with --model"),
+        (("export", "run", "--model", "mine.py:net"), "one of them is needed"),
+        (("check", "--target", "onnx", "--percentile", 9), "--percentile: goes with a --model of your own"),
+        (("check", "--target", "onnx", "--model", "mine.py:net", "--input-shape", "a"), "CHANNELS,HEIGHT,WIDTH"),
+    ],
+)
+def test_options_of_a_network_of_your_own_need_one(arguments: tuple[object, ...], message: str) -> None:
+    done = call(*arguments)
+    assert done.exit_code == 2
+    assert message in " ".join(done.output.split())
+
+
 def test_check_answers_before_any_training() -> None:
     assert "loihi can hold this cnn" in call("check", "--target", "loihi").output
     done = call("check", "--target", "loihi", "--model", "resnet", "--width", 4, "--depth", 1)

@@ -102,7 +102,7 @@ def test_check_tells_what_cannot_be_traced() -> None:
         ({"samples": X, "speed": 3}, ConfigError, "no setting 'speed'; known: timesteps, dt"),
         ({"samples": X, "input_shape": (1, 9, 9)}, InputError, "accepted is"),
         ({"samples": X, "reading": Reading(timesteps=9)}, ConfigError, "runs 5 steps itself"),
-        ({"samples": X, "model": 3}, ConfigError, "met a int; accepted are"),
+        ({"samples": X, "model": 3}, ConfigError, "met a int; a torch.nn.Module"),
         ({"samples": X, "model": "n.nir", "weights": "w.pt"}, ConfigError, "a .nir file holds its weights"),
     ],
 )
@@ -114,7 +114,6 @@ def test_what_is_wrong_is_one_error(arguments: dict[str, object], error: type[Ex
 def test_a_network_without_activation_is_refused() -> None:
     with pytest.raises(GraphError, match="neither spiking neurons nor a ReLU"):
         snnkd_deploy.compile(torch.nn.Linear(9, 3), "onnx", pictures(shape=(9,)).values, timesteps=4)
-
 
 
 def test_the_package_has_no_other_attributes() -> None:

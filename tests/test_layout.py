@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -30,6 +31,7 @@ ORDER = (
     "prices",
     "energy",
     "report",
+    "coverage",
     "exporters",
     "registry",
     "config",
@@ -37,6 +39,7 @@ ORDER = (
     "encoding",
     "datasets",
     "data",
+    "samples",
     "run",
     "progress",
     "cluster",
@@ -51,8 +54,10 @@ ORDER = (
     "page",
     "saliency_report",
     "trace",
+    "frontend",
     "bundle",
     "export",
+    "deploy",
     "api",
     "cli",
     "__main__",
@@ -64,13 +69,13 @@ TRAINING = {
     "saliency_report", "trace",
 }  # fmt: skip
 ONLY_IN = {
-    "torch": {*TRAINING, "exporters"},
+    "torch": {*TRAINING, "frontend", "exporters"},
     "click": {"cli"},
     "rich": {"cli", "progress", "report"},
     "onnx": {"exporters"},
     "onnxruntime": {"exporters"},
     "h5py": {"exporters"},
-    "nir": {"exporters"},
+    "nir": {"exporters", "frontend"},
     "snntorch": {"exporters", "snn"},
     "lava": {"exporters"},
     "matplotlib": {"page", "saliency_report"},
@@ -149,8 +154,13 @@ def test_the_command_line_starts_without_heavy_packages() -> None:
     for name in AT_START_UP:
         roots = {one.split(".")[0] for one in imports(ROOT / "snnkd_deploy" / f"{name}.py", top_level_only=True)}
         assert roots <= {*sys.stdlib_module_names, "click", "snnkd_deploy", "tomli"}, name
-        inner = parts_imported(ROOT / "snnkd_deploy" / f"{name}.py") if name != "cli" else set()
+        inner = parts_imported(ROOT / "snnkd_deploy" / f"{name}.py") if name not in ("cli", "__init__") else set()
         assert inner <= AT_START_UP, name
+
+
+def test_importing_the_package_stays_light() -> None:
+    code = "import sys, snnkd_deploy; sys.exit(bool({'numpy', 'torch', 'snnkd_deploy.deploy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_every_folder_with_code_is_in_the_package_list() -> None:

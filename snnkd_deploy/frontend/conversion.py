@@ -110,7 +110,7 @@ def _converted(graph: Graph, node: Node, tops: dict[str, float], chosen: Convers
 
 
 def _neuron(graph: Graph, node: Relu, top: float, chosen: Conversion) -> list[Node]:
-    """Half a threshold over all steps, as a BatchNorm's equation that folding takes into the layer in front; a neuron."""
+    """Half a threshold over all steps, as a BatchNorm that folding takes into the layer in front, and a neuron."""
     ones = np.ones(graph.shapes[node.name][0])
     early = BatchNorm(
         name=f"{node.name}.early",

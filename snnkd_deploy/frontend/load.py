@@ -31,6 +31,16 @@ def load_module(spec: str, weights: Path | str | None = None) -> nn.Module:
     return made if weights is None else load_weights(made, weights)
 
 
+def opened(model: Any, weights: Path | str | None = None) -> nn.Module:
+    """A network that is one already, or that `path.py:function` gives. ConfigError if it is neither."""
+    if isinstance(model, nn.Module):
+        return model if weights is None else load_weights(model, weights)
+    if not isinstance(model, str):
+        met = type(model).__name__
+        raise ConfigError(f"model: met a {met}; a torch.nn.Module, path.py:function or a .nir file is needed")
+    return load_module(model, weights)
+
+
 def attribute(path: Path, name: str) -> Any:
     """What the Python file `path` calls `name`; the file is run, with its own folder to import from."""
     if not path.is_file():

@@ -107,10 +107,10 @@ def _uncounted(graph: Graph) -> Iterator[str]:
 def _refuse_silence(graph: Graph, integer: Graph, target: Target) -> None:
     """LegalityError lists the layers all of whose weights were rounded to 0."""
     lost = [
-        f"{node.name}: every weight rounds to 0, because its inputs are wide sums and the state must hold the worst case; "
+        f"{node.name}: every weight rounds to 0: its inputs are wide sums, and the state must hold the worst case; "
         "let neurons stand in front of it, and normalise samples outside of the network"
-        for node in integer.of(Linear, Conv2d)
-        if not node.weight.any() and _layer(graph, node.name).weight.any()
+        for node in integer
+        if isinstance(node, Linear | Conv2d) and not node.weight.any() and _layer(graph, node.name).weight.any()
     ]
     if lost:
         raise LegalityError(f"{target.name} cannot hold {graph.name}:", lost)

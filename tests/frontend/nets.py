@@ -41,7 +41,7 @@ class Wide(TorchFunctionMode):
 
 
 def fired(model: nn.Module, *inputs: Tensor) -> list[Array]:
-    """Spikes `(time, samples, ...)` of each snnTorch neuron, in the order of their first call, as snnTorch runs them."""
+    """Spikes `(time, samples, ...)` of each snnTorch neuron, in the order of first calls, as snnTorch runs them."""
     found: dict[nn.Module, list[Array]] = {}
 
     def note(module: nn.Module, arguments: Any, out: Any) -> None:
@@ -193,4 +193,5 @@ class Plain(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         one = functional.relu(self.norm1(functional.max_pool2d(self.conv1(x / 0.5), 2)))
         two = one + self.act(self.conv2(one))
-        return self.fc(functional.dropout(two.flatten(1), 0.3, self.training))
+        out: Tensor = self.fc(functional.dropout(two.flatten(1), 0.3, self.training))
+        return out

@@ -1,4 +1,4 @@
-"""The graph spikes as snnTorch does when it runs the network itself, and the integers behind it are those of the file."""
+"""The graph spikes as snnTorch does when it runs the network itself; what a graph cannot say is refused."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from snnkd_deploy.config import load_config
 from snnkd_deploy.errors import ConfigError, InputError, TraceError
 from snnkd_deploy.frontend.network import read
+from snnkd_deploy.frontend.snntorch import emptied
 from snnkd_deploy.ir import Graph, Linear, Neuron
 from snnkd_deploy.samples import Samples
 from snnkd_deploy.simulate import simulate
@@ -156,7 +157,7 @@ def once_less(net: Any, x: Tensor) -> Tensor:
     return torch.stack([net.lif(net.fc(x)) for _ in range(3)][1:])
 
 
-def membrane(net: Any, x: Tensor) -> Tensor:
+def membrane(net: Any, x: Tensor) -> Any:
     for _ in range(3):
         net.lif(net.fc(x))
     return net.lif.mem
@@ -190,7 +191,7 @@ def test_what_a_graph_cannot_say_is_refused_with_every_reason(forward: Any, reas
 
 
 def test_the_last_membrane_without_leak_and_reset_is_a_sum() -> None:
-    def forward(net: Any, x: Tensor) -> Tensor:
+    def forward(net: Any, x: Tensor) -> Any:
         mem = net.free.reset_mem()
         for _ in range(4):
             _, mem = net.free(net.fc2(net.lif(net.fc(x))), mem)
@@ -245,7 +246,7 @@ def test_frames_go_one_by_one_into_a_forward_of_one_step() -> None:
     model = strong(nn.Sequential(nn.Flatten(), nn.Linear(72, 9), snn.Leaky(beta=0.5, init_hidden=True)))
     samples = frames()
     graph = read(model, samples).graph
-    model[2].mem = torch.zeros(0)
+    emptied(model)
     own = fired(model, *seen(samples))
     np.testing.assert_array_equal(simulate(graph, samples.integers(slice(None))).spikes["2"], own[0])
 
@@ -256,7 +257,7 @@ def test_samples_that_do_not_fit_are_an_error_with_the_forwards_own_words() -> N
 
 
 def test_a_state_that_is_reset_in_each_call_is_noticed() -> None:
-    def forward(net: Any, x: Tensor) -> Tensor:
+    def forward(net: Any, x: Tensor) -> Any:
         net.lif.reset_mem()
         return net.lif(net.fc(x))
 

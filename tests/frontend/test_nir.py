@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def test_our_own_file_comes_back_with_the_same_integer_spikes(seed: int, tmp_pat
 
 def neuron(kind: str, size: int = 4, **changes: Any) -> Any:
     ones = np.ones(size)
-    values = {"r": 2 * ones, "v_threshold": 0.8 * ones, "v_reset": 0 * ones}
+    values: dict[str, Any] = {"r": 2 * ones, "v_threshold": 0.8 * ones, "v_reset": 0 * ones}
     if kind == "LIF":
         values |= {"tau": 5 * DT * ones, "v_leak": 0.1 * ones, "r": 3 * np.arange(1, size + 1)}
     else:
@@ -64,7 +65,7 @@ def written(path: Path, *middle: Any, shape: tuple[int, ...] = (3,), edges: Any 
     nodes |= {f"n{index}": one for index, one in enumerate(middle)}
     nodes["out"] = nir.Output(np.array([4]))
     names = list(nodes)
-    nir.write(path, nir.NIRGraph(nodes=nodes, edges=edges or list(zip(names, names[1:], strict=False)), type_check=False))
+    nir.write(path, nir.NIRGraph(nodes=nodes, edges=edges or list(pairwise(names)), type_check=False))
     return path
 
 

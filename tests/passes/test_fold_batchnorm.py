@@ -124,7 +124,10 @@ PLACES: dict[str, tuple[tuple[Node, ...], int]] = {
         ),
         0,
     ),
-    "between input and output": ((Input(name="x", shape=(4,)), norm("n", "x", 4, 0), Output(name="y", inputs=("n",))), 1),
+    "between input and output": (
+        (Input(name="x", shape=(4,)), norm("n", "x", 4, 0), Output(name="y", inputs=("n",))),
+        1,
+    ),
 }
 
 
