@@ -113,6 +113,11 @@ FEATURES: dict[str, tuple[Graph, str]] = {
     "LIF, any decay": (chain(first=lif("s1", "c1", decay=0.9)), "layer"),
     "reset to zero": (chain(), "layer"),
     "reset by subtraction": (chain(first=lif("s1", "c1", reset="subtract")), "layer"),
+    "reset by subtraction a step late, as snnTorch's Leaky": (
+        chain(first=lif("s1", "c1", reset="subtract_late")),
+        "layer",
+    ),
+    "no reset": (chain(first=lif("s1", "c1", reset="none")), "layer"),
     "scale per layer": (chain(), "layer"),
     "scale per channel": (chain(), "channel"),
     "pixels as input": (chain(), "layer"),
