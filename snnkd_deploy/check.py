@@ -81,7 +81,7 @@ def _spikes(graph: Graph, name: str) -> bool:
 def target_problems(graph: Graph, target: Target) -> list[str]:
     """The target's rules that an integer graph breaks, worst cases included."""
     problems = [
-        f"{node.name}: no {type(node).__name__} on this target; it has {', '.join(target.nodes)}"
+        f"{node.name}: no {type(node).__name__} on this target; it has {', '.join(target.nodes)}{_hint(node)}"
         for node in graph
         if type(node).__name__ not in target.nodes and node.placement == "chip"
     ]
@@ -97,6 +97,10 @@ def target_problems(graph: Graph, target: Target) -> list[str]:
         if isinstance(node, Neuron | Output):
             problems += range_problems(node, limits.values[node.inputs[0]], limits.membranes[node.name], target)
     return problems
+
+
+def _hint(node: Node) -> str:
+    return "; a max pool right behind a neuron is an OR, which neurons compute" if isinstance(node, MaxPool2d) else ""
 
 
 def range_problems(node: Neuron | Output, current: Interval, membrane: Interval, target: Target) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import snntorch as snn
 import torch
 
 import snnkd_deploy
@@ -78,6 +79,15 @@ def test_check_lists_every_part_and_why_a_target_refuses() -> None:
     refused = {part.place for part in found.coverage.parts if part.refused}
     assert refused == {"lif1", "lif2"}
     assert all("resets by 'zero'" in reason for reason in found.coverage.refusals)
+
+
+def test_a_max_pool_of_currents_is_refused_with_advice() -> None:
+    lif = {"beta": 0.5, "init_hidden": True, "reset_mechanism": "zero"}
+    first, second = (torch.nn.Conv2d(one, 2, 3) for one in (1, 2))
+    pool, head = torch.nn.MaxPool2d(2), (torch.nn.Flatten(), torch.nn.Linear(8, 3))
+    model = torch.nn.Sequential(first, snn.Leaky(**lif), second, pool, snn.Leaky(**lif), *head)
+    found = check(model, "loihi", X, timesteps=3)
+    assert any("a max pool right behind a neuron is an OR" in reason for reason in found.coverage.refusals)
 
 
 def test_check_needs_no_samples_and_no_training() -> None:

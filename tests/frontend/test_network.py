@@ -78,6 +78,23 @@ def test_the_graph_spikes_as_snntorch_does(style: str) -> None:
     assert isinstance(graph[graph.output.inputs[0]], Linear)
 
 
+def test_a_layer_that_is_used_twice_is_two_nodes_with_the_same_weights() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        return torch.stack([net.lif(net.fc(net.fc(x))) for _ in range(3)])
+
+    torch.manual_seed(0)
+    model, samples = strong(Wrapped(forward)), pictures(shape=(9,))
+    graph = read(model, samples).graph
+    first, second = graph["fc"], graph["fc.2"]
+    assert isinstance(first, Linear)
+    assert isinstance(second, Linear)
+    np.testing.assert_array_equal(first.weight, second.weight)
+    emptied(model)
+    np.testing.assert_array_equal(
+        simulate(graph, samples.integers(slice(None))).spikes["lif"], fired(model, seen(samples))[0]
+    )
+
+
 def test_one_module_with_two_states_is_two_neurons() -> None:
     torch.manual_seed(0)
     graph = read(strong(Residual()), pictures()).graph
