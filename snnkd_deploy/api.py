@@ -14,6 +14,7 @@ from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.comparison import differences
 from snnkd_deploy.compiler import lower
 from snnkd_deploy.config import TrainConfig, load_config
+from snnkd_deploy.errors import BundleError
 from snnkd_deploy.export import ExportOptions, bundle_data, export, verify
 from snnkd_deploy.ir import Graph
 from snnkd_deploy.progress import Watch

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
@@ -58,30 +58,8 @@ class ExportOptions:
     exporter: Mapping[str, str] = field(default_factory=dict)
 
 
-class Labelled(Protocol):
-    """Samples for proofs and accuracy; labels, `(samples,)`, may be missing."""
-
-    @property
-    def labels(self) -> Array | None: ...  # noqa: D102
-
-    def __len__(self) -> int: ...
-
-    def integers(self, rows: slice) -> Array:
-        """These samples, as `simulate` takes them."""
-
-
-class Tested(Protocol):
-    """What a bundle is proven with: a data set, or samples of the user's own."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-
-    @property
-    def sha256(self) -> str: ...  # noqa: D102
-
-    @property
-    def test(self) -> Labelled: ...  # noqa: D102
-
+Tested = DataSet | Samples
+"""What a bundle is proven with: a data set, or samples of the user's own."""
 
 Proofs = list[dict[str, Any]]
 
@@ -210,7 +188,7 @@ def verify(
     return results
 
 
-def bundle_data(bundle: Bundle) -> DataSet | Samples:
+def bundle_data(bundle: Bundle) -> Tested:
     """The samples that the bundle was proven with. DataError if what is there now has another hash."""
     wanted = bundle.manifest["data"]
     if "file" in wanted:
@@ -374,7 +352,7 @@ def _manifest(
         "input": {
             "shape": list(source.shape),
             "axes": "channel, height, width" if len(source.shape) == 3 else "feature",
-            "coding": "direct: the same integers at each step" if source.static else _coding(data),
+            "coding": "direct: the same integers at each step" if source.static else _coding(origin.data),
             "scale": source.scale,
             "low": source.low,
             "high": source.high,
@@ -393,7 +371,7 @@ def _manifest(
     }
 
 
-def _coding(data: DataSet) -> str:
+def _coding(data: Tested) -> str:
     return f"{data.encoding.kind}: one frame of spikes per step" if data.encoding else "one frame per step"
 
 
