@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snnkd_deploy.bundle import Bundle, find_bundle, newest, open_bundle
-from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.comparison import differences
-from snnkd_deploy.compiler import lower
 from snnkd_deploy.config import TrainConfig, load_config
 from snnkd_deploy.errors import BundleError
 from snnkd_deploy.export import ExportOptions, bundle_data, export, verify
