@@ -50,7 +50,11 @@ def options() -> argparse.Namespace:
     parser.add_argument("--teacher", type=Path, help="a finished run whose teacher serves all seeds")
     parser.add_argument("--timesteps", type=int, default=4, help="of training")
     parser.add_argument("--steps", type=int, nargs="+", help="of the tests; default: 1, 2, 4 up to those of training")
-    parser.add_argument("--augment")
+    parser.add_argument("--augment", help="default, here and below: the data set's own")
+    parser.add_argument("--precision")
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--optimizer")
+    parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--engine", default="bptt")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
@@ -75,8 +79,9 @@ def _value(text: str) -> Any:
 
 
 def config_of(given: argparse.Namespace, seed: int, **more: Any) -> TrainConfig:
-    student = ("dataset", "data_dir", "model", "epochs", "width", "depth", "timesteps", "engine", "augment")
-    names = (*student, "teacher_epochs", "teacher_width", "teacher_depth", "threads", "device")
+    names = ["dataset", "data_dir", "augment", "model", "width", "depth", "timesteps", "teacher_width", "teacher_depth"]
+    names += ["engine", "epochs", "teacher_epochs", "batch_size", "optimizer", "learning_rate", "precision"]
+    names += ["threads", "device"]
     return load_config(**{name: getattr(given, name) for name in names}, seed=seed, **more)
 
 
