@@ -63,7 +63,7 @@ def spikingjelly_network(timesteps: int) -> tuple[nn.Module, Logits]:
     from spikingjelly.activation_based import functional as reset
     from spikingjelly.activation_based import layer, neuron, surrogate
 
-    def fires() -> nn.Module:
+    def fires() -> Any:
         return neuron.LIFNode(tau=2.0, decay_input=False, surrogate_function=surrogate.ATan(), detach_reset=True)
 
     network = nn.Sequential(
