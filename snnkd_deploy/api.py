@@ -136,12 +136,14 @@ def _count(bundle: Bundle, samples: int | None) -> dict[str, Any]:
     ladder = bundle.manifest["ladder"]
     encoding = data.encoding.kind if data.encoding else "frames" if data.frames else "direct"
     labels, before = data.test.labels, ladder.get("teacher") or ladder.get("ann") or {}
+    uncounted = tuple(bundle.manifest["run"].get("teacher_uncounted", ()))
     return estimator.build(
         graph=bundle.graphs["legal"],
         inputs=data.test.integers(slice(count)),
         labels=None if labels is None else labels[:count],
         pictures=data.test.pictures(slice(count)),
         teacher=bundle.graphs.get("teacher"),
+        uncounted=uncounted,
         data={"name": data.name, "sha256": data.sha256, "encoding": encoding},
         accuracy={"snn": ladder["integer"]["accuracy"], "ann": before.get("accuracy")},
         name=str(bundle.manifest["run"]["name"]),

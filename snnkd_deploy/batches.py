@@ -71,6 +71,11 @@ class Images:
         if not isinstance(self.pixels, Tensor):
             self.pixels.expect(rows.tolist())
 
+    def spread(self, count: int) -> Tensor:
+        """So many images (fewer if there are not as many) at even distances, unchanged, as a network sees them."""
+        rows = torch.linspace(0, len(self) - 1, min(count, len(self))).round().long()
+        return self.batch(rows)[0]
+
     def in_order(self, size: int = BATCH) -> Iterator[tuple[Tensor, Tensor]]:
         """All of them once, `size` at a time, as an evaluation sees them; of several processes each gets its share."""
         parts = torch.arange(len(self)).split(size)[cluster.here().rank :: cluster.size()]

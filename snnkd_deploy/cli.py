@@ -75,7 +75,12 @@ SETTINGS = {
     "teacher_model": "teacher network, with ReLU (default: as the student)",
     "teacher_width": "width of the teacher (default: the student's)",
     "teacher_depth": "depth of the teacher (default: the student's)",
-    "teacher": "finished run whose teacher is used again",
+    "teacher": "instead of training one: a finished run, or a torch network: path.py:function or module:function",
+    "teacher_weights": "its state_dict: .safetensors, or as torch.save wrote it",
+    "teacher_taps": "modules of it whose outputs are compared, joined by commas (default: found by itself)",
+    "teacher_normalize": "MEAN/STD of the images it was trained on, one number or one per channel (a,b,c/d,e,f)",
+    "teacher_accuracy": "test accuracy that its author states, 0 to 1; a lower one met is a warning",
+    "cache_teacher": "compute what the teacher says of each training image once; needs augment none",
     "timesteps": "steps T of the student; events are binned into as many frames",
     "encoding": "how a student sees still pictures: direct (at each step), or as spikes by rate or latency",
     "decay": "part of the membrane that is kept each step; 1 is IF",
@@ -503,7 +508,8 @@ def _print_coverage(coverage: Coverage) -> None:
 def _print_run(run: Run) -> None:
     accuracies = run.accuracies
     config = run.config
-    rows = [("teacher", f"{config.teacher_model}, ReLU", f"{accuracies['teacher']:.2%}", "")]
+    teacher = Path(str(config.teacher)).name if config.foreign else f"{config.teacher_model}, ReLU"
+    rows = [("teacher", teacher, f"{accuracies['teacher']:.2%}", "")]
     rate = sum(run.rates.values()) / max(1, len(run.rates))
     rows += [
         (

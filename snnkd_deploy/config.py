@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -22,6 +23,7 @@ def _number(default: Any, low: float, high: float, *, above: bool = False) -> An
     return field(default=default, metadata={"low": low, "high": high, "above": above})
 
 
+_CODE = re.compile(r".+\.py:.+|[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 AUGMENTS = ("none", "flip", "shift", "shift-flip", "crop", "cutout", "autoaugment", "resized-crop", "mixup")
 
 
@@ -39,7 +41,12 @@ class TrainConfig:
     teacher_model: str | None = None  # None, here and below: as the student
     teacher_width: int | None = _number(None, 1, 4096)
     teacher_depth: int | None = _number(None, 1, 64)
-    teacher: str | None = None  # a finished run whose teacher is used again, instead of training one
+    teacher: str | None = None  # instead of training one: a finished run, or code: path.py:function, module:function
+    teacher_weights: str | None = None  # here and below for code alone: file with its state_dict
+    teacher_taps: str | None = None  # modules whose outputs are its features, joined by commas; None: found by itself
+    teacher_normalize: str | None = None  # "MEAN/STD" of what it was trained on, one number or one per channel each
+    teacher_accuracy: float | None = _number(None, 0, 1, above=True)  # that its author states
+    cache_teacher: bool = False  # keep what the teacher says of each training image
 
     timesteps: int = _number(4, 1, 64)
     encoding: Literal["direct", "rate", "latency"] = "direct"  # of still pictures
@@ -74,6 +81,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if problems := _problems(asdict(self)):
             raise ConfigError("\n".join(problems))
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the teacher is code of the user's own."""
+        return self.teacher is not None and bool(_CODE.fullmatch(self.teacher)) and not Path(self.teacher).exists()
 
     def as_dict(self) -> dict[str, Any]:
         """All keys and values, as plain JSON types."""

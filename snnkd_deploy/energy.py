@@ -74,6 +74,7 @@ def build(
     inputs: Array,
     labels: Array | None,
     teacher: Graph | None,
+    uncounted: Iterable[str] = (),
     data: Mapping[str, Any],
     accuracy: Mapping[str, float | None],
     name: str,
@@ -83,8 +84,9 @@ def build(
 ) -> Report:
     """Count `graph` (INTEGER or LEGAL) and the folded `teacher` on integer `inputs`; no prices yet.
 
-    The teacher sees `pictures`, or if there are none what `inputs` tell of them. If `graph` has relays, the ANN of its
-    shape is that of `unrelayed`, the network before they were added.
+    The teacher sees `pictures`, or if there are none what `inputs` tell of them; without its graph `uncounted` says why
+    there is none. If `graph` has relays, the ANN of its shape is that of `unrelayed`, the network before they were
+    added.
     """
     if graph.stage < Stage.INTEGER:
         raise GraphError(f"{graph.name} has no energy:", [f"it is {graph.stage.name}; the integer network is counted"])
@@ -110,7 +112,7 @@ def build(
         "layers": [_row(layer, counts) for layer in counts.layers],
         "totals": _totals(counts),
         "ann": _anns(shape, shaped, teacher, taught),
-        "warnings": _warnings(graph, counts, teacher, taught),
+        "warnings": _warnings(graph, counts, teacher, taught, tuple(uncounted)),
         "excluded": list(EXCLUDED),
     }
     plain = _plain(report)
@@ -587,7 +589,9 @@ def _relays(graph: Graph) -> int:
     return sum((shape[0] - own) * int(np.prod(shape[1:])) for shape, own in shapes)
 
 
-def _warnings(graph: Graph, counts: Counts, teacher: Graph | None, taught: Counts | None) -> list[str]:
+def _warnings(
+    graph: Graph, counts: Counts, teacher: Graph | None, taught: Counts | None, uncounted: tuple[str, ...]
+) -> list[str]:
     found = []
     if counts.samples < 100:
         found.append(f"only {counts.samples} samples were counted")
@@ -603,7 +607,9 @@ def _warnings(graph: Graph, counts: Counts, teacher: Graph | None, taught: Count
         )
     if host := [node.name for node in graph if node.placement == "host"]:
         found.append(f"{', '.join(host)}: computed by the host, which no chip's price table covers")
-    if teacher is None:
+    if uncounted:
+        found.append(f"teacher not counted: {'; '.join(uncounted)}; compared with an ANN of the same shape alone")
+    elif teacher is None:
         found.append("no teacher: compared with an ANN of the same shape alone")
     elif taught is None:
         found.append(f"the teacher takes {teacher.input.shape}, the network other samples: it was not counted")

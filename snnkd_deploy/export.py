@@ -18,10 +18,18 @@ from snnkd_deploy.bundle import FORMAT, GRAPHS, MANIFEST, VERSION, Bundle, find_
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.compiler import Compiled, lower
 from snnkd_deploy.data import DataSet, configured, load
-from snnkd_deploy.errors import DataError, InputError, ProofError, RuntimeMissingError, StorageError, UnknownNameError
+from snnkd_deploy.errors import (
+    DataError,
+    InputError,
+    ProofError,
+    RunError,
+    RuntimeMissingError,
+    StorageError,
+    UnknownNameError,
+)
 from snnkd_deploy.files import read_json, replacing_folder, sha256, write_json
-from snnkd_deploy.graph_file import save_graphs
-from snnkd_deploy.ir import Array, Conv2d, Graph, Input, Linear, Neuron, Stage
+from snnkd_deploy.graph_file import load_graphs, save_graphs
+from snnkd_deploy.ir import Array, Conv2d, Graph, Linear, Neuron, Stage
 from snnkd_deploy.ladder import climb, margins, warnings
 from snnkd_deploy.mapping import map_network
 from snnkd_deploy.passes.fold_batchnorm import fold_batchnorm
@@ -82,11 +90,16 @@ class Origin:
 
 @dataclass(frozen=True, eq=False)
 class Traced:
-    """What the compiler needs of a run: the student and its folded teacher as graphs, and the data set."""
+    """What the compiler needs of a run: the student and its folded teacher as graphs, and the data set.
+
+    A teacher that is the user's own code comes as the graph that the run keeps; no code is run.
+    """
 
     student: Graph
-    teacher: Graph
+    teacher: Graph | None
     data: DataSet
+    uncounted: tuple[str, ...] = ()
+    """Why there is no graph of the teacher."""
 
 
 def export(
@@ -155,6 +168,7 @@ def _origin(run: Run, compiled: Compiled, traced: Traced) -> Origin:
             "name": run.path.resolve().name,
             "student_sha256": run.document["student"]["sha256"],
             "teacher_sha256": run.document["teacher"]["sha256"],
+            "teacher_uncounted": list(traced.uncounted),
         },
         data_entry={
             "name": data.name,
@@ -162,7 +176,7 @@ def _origin(run: Run, compiled: Compiled, traced: Traced) -> Origin:
             **{key: getattr(run.config, key) for key in ("data_dir", "image_size", "encoding")},
         },
         ladder=lambda proofs: _ladder(run, compiled, data, proofs),
-        graphs={"teacher": traced.teacher},
+        graphs={"teacher": traced.teacher} if traced.teacher is not None else {},
     )
 
 
@@ -200,32 +214,30 @@ def bundle_data(bundle: Bundle) -> Tested:
 
 def read_run(run: Run) -> Traced:
     """Trace the networks of a run. DataError if the data set is no longer the one it was trained on."""
-    from snnkd_deploy.snn.models import load as load_networks
-    from snnkd_deploy.trace import trace
+    from snnkd_deploy.snn.models import load_student
+    from snnkd_deploy.trace import student_source, trace
 
     data = _same_data(configured(run.config), run.data["sha256"], str(run.path))
-    student, teacher = load_networks(run)
-    traced = trace(teacher, teacher_source(data), "teacher")
-    folded = fold_batchnorm(traced, load_target("onnx"), Calibration(np.empty(0)))
-    return Traced(trace(student, student_source(data), run.path.resolve().name), folded, data)
+    graph, uncounted = _foreign_graph(run) if run.config.foreign else (_teacher_graph(run, data), ())
+    return Traced(trace(load_student(run), student_source(data), run.path.resolve().name), graph, data, uncounted)
 
 
-def student_source(data: DataSet) -> Input:
-    """What a student sees of a sample: a still picture, or one frame for each step."""
-    shape = data.input_shape[-3:]
-    if data.encoding:
-        return Input(name="input", shape=shape, scale=1.0, low=0, high=1, static=False)
-    return Input(name="input", shape=shape, scale=data.scale, low=0, high=data.high, static=not data.frames)
+def _teacher_graph(run: Run, data: DataSet) -> Graph:
+    from snnkd_deploy.snn.models import load_teacher
+    from snnkd_deploy.trace import teacher_source, trace
+
+    traced = trace(load_teacher(run), teacher_source(data), "teacher")
+    return fold_batchnorm(traced, load_target("onnx"), Calibration(np.empty(0)))
 
 
-def teacher_source(data: DataSet) -> Input:
-    """What its teacher sees: the same picture, also where the student sees it encoded, or the mean of the frames.
-
-    The integers of the mean are the sum of the frames.
-    """
-    steps = data.input_shape[0] if data.frames and not data.encoding else 1
-    scale, high = data.scale / steps, data.high * steps
-    return Input(name="input", shape=data.input_shape[-3:], scale=scale, low=0, high=high, static=True)
+def _foreign_graph(run: Run) -> tuple[Graph | None, tuple[str, ...]]:
+    """The graph that the run keeps of a teacher that is code, or why there is none."""
+    entry, file = run.document["teacher"]["foreign"], run.teacher_graph_file
+    if entry["graph_sha256"] is None:
+        return None, tuple(entry["uncounted"])
+    if not file.is_file() or sha256(file) != entry["graph_sha256"]:
+        raise RunError(f"{run.path} is damaged: {file.name} is missing or not the file that was written")
+    return load_graphs(file)["teacher"], ()
 
 
 def calibration_samples(data: DataSet) -> Array:

@@ -1,11 +1,12 @@
 """The run directory: what a training run was told, what it saw, and what came out. Standard library only.
 
-run.json              description; `finished` is null until everything below is complete
-teacher.safetensors   weights
-student.safetensors   weights
-history.csv           one line per stage and epoch
-state/                checkpoints, removed at the end
-.lock                 held by the process that trains
+run.json                    description; `finished` is null until everything below is complete
+teacher.safetensors         weights
+teacher_graph.safetensors   of a teacher that is the user's own code: its graph, if it could be traced
+student.safetensors         weights
+history.csv                 one line per stage and epoch
+state/                      checkpoints, removed at the end
+.lock                       held by the process that trains
 """
 
 from __future__ import annotations
@@ -94,6 +95,11 @@ class Run:
     def teacher_file(self) -> Path:
         """Weights of the teacher."""
         return self.path / "teacher.safetensors"
+
+    @property
+    def teacher_graph_file(self) -> Path:
+        """Of a teacher that is code, what it computes, for counting; there only if it could be traced."""
+        return self.path / "teacher_graph.safetensors"
 
     @property
     def student_file(self) -> Path:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from snnkd_deploy.data import DataSet
 from snnkd_deploy.errors import TraceError
 from snnkd_deploy.ir import (
     Add,
@@ -34,6 +35,24 @@ from snnkd_deploy.ir import (
     output_shape,
 )
 from snnkd_deploy.snn import layers, transformer
+
+
+def student_source(data: DataSet) -> Input:
+    """What a student sees of a sample: a still picture, or one frame for each step."""
+    shape = data.input_shape[-3:]
+    if data.encoding:
+        return Input(name="input", shape=shape, scale=1.0, low=0, high=1, static=False)
+    return Input(name="input", shape=shape, scale=data.scale, low=0, high=data.high, static=not data.frames)
+
+
+def teacher_source(data: DataSet) -> Input:
+    """What its teacher sees: the same picture, also where the student sees it encoded, or the mean of the frames.
+
+    The integers of the mean are the sum of the frames.
+    """
+    steps = data.input_shape[0] if data.frames and not data.encoding else 1
+    scale, high = data.scale / steps, data.high * steps
+    return Input(name="input", shape=data.input_shape[-3:], scale=scale, low=0, high=high, static=True)
 
 
 class Refusal(Exception):  # noqa: N818

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from snnkd_deploy import __version__, augment, checkpoint, cluster, data, distill, launch, run
+from snnkd_deploy import __version__, augment, checkpoint, cluster, data, distill, foreign, launch, run
 from snnkd_deploy.batches import Images, accuracy
 from snnkd_deploy.config import PLACE, TrainConfig, load_config
 from snnkd_deploy.data import DataSet
@@ -37,6 +37,7 @@ from snnkd_deploy.snn.lif import wide
 from snnkd_deploy.snn.models import Network
 from snnkd_deploy.snn.norms import over_processes
 
+CALIBRATED = 256  # training images that a method may calibrate a start on
 Losses = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
 
@@ -76,6 +77,8 @@ def _resume(path: Path, config: TrainConfig, watch: Watch) -> Run:
         if found.finished:
             watch.note(f"{path} is finished already")
             return found
+        if found.config.foreign and found.document["teacher"]:
+            foreign.check_source(found)
         return _trained(found, _same_data(found), watch)
 
 
@@ -130,30 +133,53 @@ def _prepare(config: TrainConfig) -> DataSet:
     dataset = data.configured(config)
     _check_place(config, dataset)
     augment.check(config.augment, dataset.sample_shape)
-    if config.teacher and run.open_run(config.teacher).data["sha256"] != dataset.sha256:
+    reused = config.teacher and not config.foreign
+    if reused and run.open_run(str(config.teacher)).data["sha256"] != dataset.sha256:
         raise ConfigError(f"teacher {config.teacher} was trained on other data than {dataset.name} as it is here")
     with torch.device("meta"):  # no memory, no time: only whether they can be built and started
-        student, teacher, method = _pair(config, dataset.input_shape, len(dataset.classes))
+        student, teacher, method = _pair(config, dataset.input_shape, len(dataset.classes), config.teacher_weights)
         load_engine(config.engine, config.method, method.needs).check(student)
-        method.prepare(student, teacher)
+        method.prepare(student, teacher, torch.zeros(2, *dataset.input_shape))
     return dataset
 
 
-def _pair(config: TrainConfig, shape: models.Shape, classes: int) -> tuple[Network, Network, distill.Method]:
-    """Student, teacher and the method between them, with fresh weights."""
-    student, teacher = models.student(config, shape, classes), models.teacher(config, shape, classes)
+def _pair(
+    config: TrainConfig, shape: models.Shape, classes: int, weights: Path | str | None = None
+) -> tuple[Network, Network, distill.Method]:
+    """Student, teacher and the method between them, with fresh weights, or the teacher with those of a file."""
+    student = models.student(config, shape, classes)
+    teacher = _teacher_network(config, shape, classes, weights)
     setup = distill.Setup(classes, config.timesteps, tap_shapes(student, shape), tap_shapes(teacher, shape), teacher)
     return student, teacher, distill.create(config.method, setup, **config.method_options)
+
+
+def _teacher_network(
+    config: TrainConfig, shape: models.Shape, classes: int, weights: Path | str | None = None
+) -> Network:
+    """Our own network or the user's, with fresh weights, as the code sets them, or those of a file."""
+    if config.foreign:
+        return foreign.teacher(config, shape, classes, weights)
+    network = models.teacher(config, shape, classes)
+    if weights is not None:
+        models.read_weights(models.channels_last(network), Path(weights))
+    return network
 
 
 @torch.no_grad()
 def tap_shapes(network: Network, shape: models.Shape) -> tuple[tuple[int, ...], ...]:
     """Shapes of the taps without the batch axis."""
-    return tuple(tuple(tap.shape[1:]) for tap in network.eval().outputs(torch.zeros(2, *shape)).taps)
+    with next((p.device for p in network.parameters()), torch.zeros(0).device):
+        return tuple(tuple(tap.shape[1:]) for tap in network.eval().outputs(torch.zeros(2, *shape)).taps)
 
 
 def _settled(config: TrainConfig) -> TrainConfig:
-    """Absolute paths, and the shape of the teacher: as asked for, as in another run, or as the student."""
+    """Absolute paths, and the shape of the teacher: as asked for, as in another run, as its code, or as the student."""
+    if config.teacher is not None and not config.foreign and (other := run.open_run(config.teacher)).config.foreign:
+        config = replace(config, **foreign.adopted(config, other))
+    foreign.check_settings(config)
+    if config.foreign:
+        data_dir = None if config.data_dir is None else str(Path(config.data_dir).resolve())
+        return replace(config, data_dir=data_dir, **foreign.absolute(config))
     settled: dict[str, Any] = {
         "teacher_model": config.teacher_model or config.model,
         "teacher_width": config.teacher_width or config.width,
@@ -215,14 +241,16 @@ def _stages(current: Run, dataset: DataSet, watch: Watch) -> Run:
         more = dataset.scale, device, len(dataset.classes)
         images = Images.of(dataset.train, *more), Images.of(dataset.test, *more)
         if not current.document["teacher"]:
-            current = _teacher(current, *images, watch)
+            current = _teacher(current, dataset, *images, watch)
         if not current.document["student"]:
             current = _student(current, *images, watch)
     return current.finish()
 
 
-def _teacher(current: Run, images: Images, test: Images, watch: Watch) -> Run:
+def _teacher(current: Run, dataset: DataSet, images: Images, test: Images, watch: Watch) -> Run:
     config = current.config
+    if config.foreign:
+        return foreign.bring(current, dataset, test, watch)
     if config.teacher is not None:
         return cluster.first(lambda: _reuse_teacher(current, run.open_run(str(config.teacher)), watch))
     _seed(config.seed, "teacher")
@@ -236,6 +264,8 @@ def _teacher(current: Run, images: Images, test: Images, watch: Watch) -> Run:
     epochs, rate = config.teacher_epochs, config.teacher_learning_rate
     Stage("teacher", current, network, nn.Module(), losses, epochs, rate).run(images, test, watch)
     share = accuracy(network, test)
+    for doubt in foreign.doubts(share, None, test.labels):
+        watch.note(doubt)
     return cluster.first(lambda: _complete(current, "teacher", network, share))
 
 
@@ -265,8 +295,7 @@ def _reuse_teacher(current: Run, other: Run, watch: Watch) -> Run:
 def _student(current: Run, images: Images, test: Images, watch: Watch) -> Run:
     config, device = current.config, images.device
     _seed(config.seed, "student")
-    student, teacher, method = _pair(config, current.input_shape, len(current.classes))
-    models.read_weights(models.channels_last(teacher), current.teacher_file)
+    student, teacher, method = _pair(config, current.input_shape, len(current.classes), current.teacher_file)
     teacher.eval().requires_grad_(False)
     for part in (student, teacher, method):
         part.to(device)
@@ -279,7 +308,7 @@ def _student(current: Run, images: Images, test: Images, watch: Watch) -> Run:
 
     stage = Stage("student", current, student, method, losses, config.epochs, config.learning_rate)
     if not stage.begun:
-        method.prepare(student, teacher)
+        method.prepare(student, teacher, images.spread(CALIBRATED))
     stage.run(images, test, watch)
     with models.recording(student) as rates:
         share = accuracy(student, test)

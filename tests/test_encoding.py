@@ -104,6 +104,7 @@ def test_student_and_teacher_learn_and_are_what_is_traced(run: Run) -> None:
     student, teacher = models.load(run)
     batch, _ = Images.of(digits.test, digits.scale, CPU).batch(torch.arange(20))
     some = slice(20)
+    assert traced.teacher is not None
     met = simulate(traced.student, digits.test.integers(some)), simulate(traced.teacher, digits.test.pictures(some))
     np.testing.assert_allclose(met[0].logits, student(batch).detach(), atol=1e-4)  # float32 against float64
     np.testing.assert_allclose(met[1].logits, teacher(batch).detach(), atol=1e-4)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from snnkd_deploy.bundle import Bundle
 from snnkd_deploy.data import load
@@ -22,7 +23,7 @@ def run(script: Path, *arguments: object, cwd: Path) -> str:
 
 
 def test_every_example_is_run_here() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {"quickstart.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {"my_teacher.py", "quickstart.py"}
 
 
 def test_quickstart(tmp_path: Path) -> None:
@@ -43,3 +44,9 @@ def test_what_lies_beside_an_onnx_file_needs_nothing_of_this_package(tiny_bundle
     assert f"classes: {expected.argmax(axis=1).tolist()}" in shown
     first = json.loads(shown.splitlines()[1].split(": ")[1])
     np.testing.assert_allclose(first, expected[0] * tiny_bundle.manifest["output"]["unit"], atol=1e-3)
+
+
+def test_my_teacher_writes_its_weights(tmp_path: Path) -> None:
+    shown = run(EXAMPLES / "my_teacher.py", "--epochs", 1, "--out", tmp_path / "mine.pt", cwd=tmp_path)
+    assert "weights in" in shown
+    assert "readout.weight" in torch.load(tmp_path / "mine.pt")

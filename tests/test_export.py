@@ -43,6 +43,7 @@ def test_the_ladder_is_what_the_forms_really_reach(tiny_bundle: Bundle, tiny_run
     assert ladder["student"]["accuracy"] == tiny_run.accuracies["student"]
     traced = read_run(tiny_run)
     assert ladder["folded"]["accuracy"] == pytest.approx(ladder["student"]["accuracy"], abs=0.003)
+    assert traced.teacher is not None
     teacher = predictions(traced.teacher, data.test.images.astype(np.int64))
     assert (teacher == data.test.labels).mean() == pytest.approx(ladder["teacher"]["accuracy"], abs=0.003)
     rates = ladder["student"]["layers"]

@@ -88,6 +88,7 @@ def test_the_graphs_are_the_networks(run: Run) -> None:
     student, teacher = models.load(run)
     frames, _ = Images.of(data.test, data.scale, torch.device("cpu")).batch(torch.arange(20))
     given = data.test.integers(slice(None))
+    assert traced.teacher is not None
     met = simulate(traced.student, given), simulate(traced.teacher, given.sum(axis=0))
     np.testing.assert_allclose(met[0].logits, student(frames).detach(), atol=1e-4)  # float32 against float64
     np.testing.assert_allclose(met[1].logits, teacher(frames).detach(), atol=1e-4)

@@ -50,10 +50,11 @@ ORDER = (
     "batches",
     "checkpoint",
     "distill",
+    "trace",
+    "foreign",
     "train",
     "page",
     "saliency_report",
-    "trace",
     "frontend",
     "bundle",
     "export",
@@ -65,9 +66,9 @@ ORDER = (
 """A module imports only what stands before it (a package also what is inside itself)."""
 
 TRAINING = {
-    "cluster", "launch", "snn", "autoaugment", "augment", "batches", "checkpoint", "distill", "train",
-    "saliency_report", "trace",
-}  # fmt: skip
+    *("cluster", "launch", "snn", "autoaugment", "augment", "batches", "checkpoint", "distill"),
+    *("train", "saliency_report", "trace", "foreign"),
+}
 ONLY_IN = {
     "torch": {*TRAINING, "frontend", "exporters"},
     "click": {"cli"},

@@ -38,6 +38,7 @@ class Blockwise(Method):
 
     name = "blockwise"
     paper = "Yang, Yu, Liu, Ma, Wang, Li: Efficient ANN-Guided Distillation, CVPR 2025, arXiv 2503.16572"
+    teacher_taps = False
 
     def __init__(
         self, setup: Setup, *, hybrids: int = 3, weight: float = 0.3, temperature: float = 3.0, logits: str = "kd"
@@ -45,8 +46,12 @@ class Blockwise(Method):
         super().__init__(setup)
         self.require(hybrids >= 1, f"hybrids {hybrids} must be at least 1")
         self.term = LogitTerm(self.name, logits, weight, temperature)
+        self.require(not setup.teacher.uncut, f"the teacher cannot be cut into blocks: {setup.teacher.uncut}")
         blocks = len(setup.teacher_taps)
-        self.require(blocks == len(setup.student_taps) > 1, "student and teacher need equally many blocks, at least 2")
+        self.require(
+            blocks == len(setup.student_taps) > 1,
+            f"student and teacher need equally many blocks, at least 2; met {len(setup.student_taps)} and {blocks}",
+        )
         self.cuts = range(max(0, blocks - 1 - hybrids), blocks - 1)
         for k in self.cuts:
             self._check_sizes(k)

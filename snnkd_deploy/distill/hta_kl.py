@@ -52,6 +52,7 @@ class HTAKL(Method):
 
     name = "hta-kl"
     paper = "Zhang, Zhu, Yu, Wang: Head-Tail-Aware KL Divergence in Knowledge Distillation for SNNs, arXiv 2504.20445"
+    teacher_taps = False
 
     def __init__(self, setup: Setup, *, weight: float = 1.0, temperature: float = 3.0, head: float = 0.5) -> None:
         super().__init__(setup)

@@ -77,6 +77,7 @@ class Logits(Method):
 
     name = "logits"
     paper = "Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, arXiv 1503.02531"
+    teacher_taps = False
 
     def __init__(self, setup: Setup, *, weight: float = 1.0, temperature: float = 4.0, logits: str = "kd") -> None:
         super().__init__(setup)

@@ -49,13 +49,21 @@ class Method(nn.Module):
 
     A method whose needs depend on its options sets them in its constructor.
     """
+    teacher_taps: ClassVar[bool] = True
+    """Whether `losses` looks at the taps of the teacher, or at its logits alone."""
 
     def __init__(self, setup: Setup) -> None:
         super().__init__()
         self.setup = setup
+        none = "the teacher has no feature to compare with; name some with teacher_taps"
+        self.require(bool(setup.teacher_taps) or not self.teacher_taps, none)
 
-    def prepare(self, student: Network, teacher: Network) -> None:
-        """Called once before the first epoch, never on resume: the place to give the student its first weights."""
+    def prepare(self, student: Network, teacher: Network, images: Tensor) -> None:
+        """Called once before the first epoch, never on resume: the place to give the student its first weights.
+
+        `images` (B, C, H, W) are some of the training images, for calibration. Before anything is trained it is called
+        with a student and images on the meta device, which have shapes and no values, to see whether they will do.
+        """
 
     @abstractmethod
     def losses(self, student: Outputs, teacher: Outputs, images: Tensor, labels: Tensor) -> dict[str, Tensor]:

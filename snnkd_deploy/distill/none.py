@@ -14,6 +14,7 @@ class NoDistillation(Method):
 
     name = "none"
     paper = ""
+    teacher_taps = False
 
     def losses(self, student: Outputs, teacher: Outputs, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The term `ce`."""

@@ -36,6 +36,7 @@ class TSER(Method):
 
     name = "tser"
     paper = "Yu et al.: Temporal Separation with Entropy Regularization, CVPR 2025, arXiv 2503.03144"
+    teacher_taps = False
     needs = frozenset({"steps"})
 
     def __init__(self, setup: Setup, *, alpha: float = 0.5, gamma: float = 0.05, temperature: float = 3.0) -> None:

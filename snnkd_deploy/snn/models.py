@@ -209,12 +209,24 @@ def teacher(config: TrainConfig, shape: Shape, classes: int) -> Network:
 def load(run: Run | Path | str) -> tuple[Network, Network]:
     """Student and teacher of a finished run, with its weights, in eval mode, on the CPU."""
     run = run if isinstance(run, Run) else open_run(run)
-    config, shape, classes = run.config, run.input_shape, len(run.classes)
-    networks = student(config, shape, classes), teacher(config, shape, classes)
-    for network, path in zip(networks, (run.student_file, run.teacher_file), strict=True):
-        read_weights(network, path)
-        network.eval()
-    return networks
+    return load_student(run), load_teacher(run)
+
+
+def load_student(run: Run) -> Network:
+    """The student of a finished run, as `load` gives it."""
+    return _filled(student(run.config, run.input_shape, len(run.classes)), run.student_file)
+
+
+def load_teacher(run: Run) -> Network:
+    """The teacher of a finished run, as `load` gives it. RunError if it is code: that is run only to train."""
+    if run.config.foreign:
+        raise RunError(f"the teacher of {run.path} is code, {run.config.teacher}; a run holds its weights alone")
+    return _filled(teacher(run.config, run.input_shape, len(run.classes)), run.teacher_file)
+
+
+def _filled(network: Network, path: Path) -> Network:
+    read_weights(network, path)
+    return network.eval()
 
 
 def channels_last(network: NetworkT) -> NetworkT:

@@ -57,6 +57,9 @@ class Plan:
 class Network(nn.Module):
     """Blocks in a row, then a linear readout whose mean over time is the result."""
 
+    uncut: str = ""
+    """Why there are no blocks, in a teacher that could not be cut into any."""
+
     def __init__(self, plan: Plan, blocks: list[nn.Module], head: nn.Module) -> None:
         super().__init__()
         self.timesteps = plan.timesteps

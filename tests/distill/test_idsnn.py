@@ -26,7 +26,7 @@ def prepared(**options: Any) -> tuple[Network, Network]:
     for norm in (module for module in teacher.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)):
         nn.init.uniform_(norm.weight, 0.5, 2)
         nn.init.uniform_(norm.bias)
-    IDSNN(pair().setup).prepare(student, teacher.eval())
+    IDSNN(pair().setup).prepare(student, teacher.eval(), torch.rand(2, *SHAPE))
     return student.eval(), teacher
 
 
@@ -87,9 +87,9 @@ def test_the_threshold_scales_what_batchnorm_gives() -> None:
 def test_networks_of_two_kinds_are_refused() -> None:
     student, teacher = pair("cnn").student, pair("resnet").teacher
     with pytest.raises(ConfigError, match="method 'idsnn': student and teacher must be the same model"):
-        IDSNN(pair().setup).prepare(student, teacher)
+        IDSNN(pair().setup).prepare(student, teacher, torch.rand(2, *SHAPE))
     with pytest.raises(ConfigError, match="must be the same model"):
-        IDSNN(pair().setup).prepare(pair("mlp").student, student)
+        IDSNN(pair().setup).prepare(pair("mlp").student, student, torch.rand(2, *SHAPE))
 
 
 def test_the_losses_are_those_of_logits_with_weight_three_tenths() -> None:

@@ -28,7 +28,7 @@ def test_every_file_but_the_base_holds_a_method() -> None:
 def test_every_method_gives_finite_scalars_that_move_the_student(name: str, model: str) -> None:
     networks, (images, labels) = pair(model), batch()
     method = create(name, networks.setup)
-    method.prepare(networks.student, networks.teacher)
+    method.prepare(networks.student, networks.teacher, images)
     losses = method.losses(*networks.outputs(images), images, labels)
     assert all(loss.shape == () and torch.isfinite(loss) for loss in losses.values())
     torch.stack(list(losses.values())).sum().backward()

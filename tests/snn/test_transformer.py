@@ -176,8 +176,8 @@ def test_the_membranes_are_those_of_the_neurons_that_read_a_block() -> None:
 def test_every_method_teaches_it(name: str, options: dict[str, Any]) -> None:
     student, teacher, setup = pair("spikingformer", timesteps=2, depth=1)
     method = create(name, setup, **options)
-    method.prepare(student, teacher)
     images, labels = batch()
+    method.prepare(student, teacher, images)
     losses = method.losses(student.outputs(images, membranes=True), teacher.outputs(images), images, labels)
     torch.autograd.backward(torch.stack(list(losses.values())).sum())
     slopes = [parameter.grad for parameter in student.parameters()]

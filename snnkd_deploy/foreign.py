@@ -1,0 +1,362 @@
+"""A torch network of the user's own as teacher: `path.py:function` or `module:function`, its weights, its judgement.
+
+The function returns an nn.Module, weights set or not; keywords `classes` and `shape` (channels, height, width) are
+given to it if it has them. The network sees what our own teachers see: float32 images (B, C, H, W), each pixel times
+the scale of the data set, which is 0 to 1 for pictures; of frames their mean, of encoded pictures the picture.
+`teacher_normalize` "MEAN/STD" puts (x - mean) / std in front of it. It answers with logits (B, classes).
+
+A run keeps its weights and, where `trace` knows every layer, its graph: numbers, no code. Export and energy need
+nothing else. Code is run from where it is, and only to train.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import math
+import sys
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from snnkd_deploy import checkpoint, cluster
+from snnkd_deploy.batches import Images
+from snnkd_deploy.calibration import Calibration
+from snnkd_deploy.config import TrainConfig
+from snnkd_deploy.data import DataSet
+from snnkd_deploy.errors import ConfigError, InputError, RefusedError, RunError, UnknownNameError
+from snnkd_deploy.files import replacing, sha256
+from snnkd_deploy.graph_file import save_graphs
+from snnkd_deploy.ir import Graph
+from snnkd_deploy.passes.fold_batchnorm import fold_batchnorm
+from snnkd_deploy.progress import Watch
+from snnkd_deploy.run import Run
+from snnkd_deploy.simulate import simulate
+from snnkd_deploy.snn.layers import MeanFrame, Picture
+from snnkd_deploy.snn.network import Network, Shape
+from snnkd_deploy.snn.taps import Foreign, ForeignNetwork, tapped
+from snnkd_deploy.target import load_target
+from snnkd_deploy.trace import teacher_source, trace
+
+PREFIX = "network."
+SHOWN = 8  # names of weights in one message
+PROBED = 4  # images that the traced graph is compared on
+NEAR = 1e-3  # of the largest logit: what float32 and float64 may differ by
+FOR_CODE = ("teacher_weights", "teacher_taps", "teacher_normalize", "teacher_accuracy")
+HARDLY = 0.1  # of the way from guessing to perfect
+
+
+def teacher(config: TrainConfig, shape: Shape, classes: int, weights: Path | str | None = None) -> ForeignNetwork:
+    """The network that `config.teacher` names, in eval mode on the CPU, with weights from a file if one is given.
+
+    `shape` is that of a sample. ConfigError or InputError says what is wrong with the code, or what it returned.
+    """
+    with torch.device("cpu"), torch.random.fork_rng([]):
+        torch.manual_seed(config.seed)
+        module = _module(str(config.teacher), shape[-3:], classes)
+        if weights is not None:
+            _fill(module, Path(weights))
+        images = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
+        foreign = _in_front(config, module, shape)
+        _check_logits(str(config.teacher), foreign.whole, images, classes)
+        return tapped(foreign, images, config.teacher_taps.split(",") if config.teacher_taps else None)
+
+
+def check_settings(config: TrainConfig) -> None:
+    """ConfigError for settings of a teacher that contradict each other."""
+    own = [key for key in ("teacher_model", "teacher_width", "teacher_depth") if getattr(config, key)]
+    if config.foreign and own:
+        raise ConfigError(f"{', '.join(own)}: teacher {config.teacher} is code, which says its own shape")
+    given = [key for key in FOR_CODE if getattr(config, key) is not None]
+    if given and not config.foreign:
+        raise ConfigError(f"{', '.join(given)}: for a teacher of your own; teacher = PATH.py:FUNCTION is needed")
+
+
+def absolute(config: TrainConfig) -> dict[str, Any]:
+    """The settings that hold paths, as absolute ones."""
+    assert config.teacher is not None
+    place, _, function = config.teacher.rpartition(":")
+    found = {"teacher": f"{Path(place).resolve()}:{function}"} if place.endswith(".py") else {}
+    if config.teacher_weights is not None:
+        found["teacher_weights"] = str(Path(config.teacher_weights).resolve())
+    return found
+
+
+def adopted(config: TrainConfig, other: Run) -> dict[str, Any]:
+    """The settings that make the foreign teacher of another run, with its weights, that of `config`."""
+    inherited = {key: getattr(config, key) or getattr(other.config, key) for key in FOR_CODE}
+    return {**inherited, "teacher": other.config.teacher, "teacher_weights": str(other.teacher_file)}
+
+
+def bring(current: Run, dataset: DataSet, test: Images, watch: Watch) -> Run:
+    """Take the teacher into the run: weights, graph, what it reaches on the test images; warnings are noted."""
+    config = current.config
+    network = teacher(config, current.input_shape, len(current.classes), config.teacher_weights)
+    shapes = [tuple(tap.shape[1:]) for tap in network.outputs(torch.zeros(1, *current.input_shape)).taps]
+    taps = ", ".join(f"{name} {shape}" for name, shape in zip(network.names, shapes, strict=True)) or "none found"
+    images = test.batch(torch.arange(min(PROBED, len(test))))[0].cpu()
+    entry = cluster.first(lambda: _record(network, current, dataset, images))
+    share = judged(network.to(test.device), test)
+    watch.note(f"teacher {config.teacher}, test accuracy {share:.2%}, taps: {taps}")
+    if network.uncut:
+        watch.note(f"the teacher is not cut into blocks: {network.uncut}")
+    for reason in entry["uncounted"]:
+        watch.note(f"the teacher will not be counted by `energy`: {reason}")
+    for doubt in doubts(share, config.teacher_accuracy, test.labels):
+        watch.note(doubt)
+    return cluster.first(lambda: current.complete("teacher", share, foreign=entry))
+
+
+@torch.no_grad()
+def judged(network: Network, test: Images) -> float:
+    """Share of the test images that it gets right, 0 to 1. ConfigError if a logit is not finite."""
+    right, wild = 0, 0
+    for batch, labels in test.in_order():
+        logits = network(batch)
+        right += int((logits.argmax(1) == labels).sum())
+        wild += int((~torch.isfinite(logits)).any(1).sum())
+    right, wild = cluster.summed([right, wild])
+    if wild:
+        raise ConfigError(f"the teacher's logits are not finite on {wild:,} of {len(test):,} test images")
+    return right / len(test)
+
+
+def doubts(accuracy: float, stated: float | None, labels: Tensor) -> list[str]:
+    """Warnings about a teacher: below what its author states (to the digits stated), or hardly better than guessing.
+
+    Guessing is the largest class each time; hardly better is less than a tenth of the way from there to perfect.
+    """
+    found = []
+    guess = labels.bincount().max().item() / len(labels)
+    if stated is not None and accuracy < stated - 0.5 * 10.0 ** -len(repr(float(stated)).partition(".")[2]):
+        found.append(
+            f"WARNING: the teacher reaches {accuracy:.2%} on the test images, not the {stated:.2%} that are stated "
+            "for it; are pixels scaled and normalised as it was trained (--teacher-normalize), classes in its order?"
+        )
+    if accuracy < guess + HARDLY * (1 - guess):
+        found.append(
+            f"WARNING: the teacher reaches {accuracy:.2%}, hardly better than guessing ({guess:.2%}); "
+            "a student learns little from it"
+        )
+    return found
+
+
+def _record(network: ForeignNetwork, current: Run, dataset: DataSet, images: Tensor) -> dict[str, Any]:
+    """What run.json says of it; weights and graph are written into the run, or `uncounted` says why there is none."""
+    config = current.config
+    checkpoint.write_weights(current.teacher_file, network.foreign.module)
+    entry: dict[str, Any] = {
+        "code": config.teacher,
+        "code_sha256": source_hash(config),
+        "taps": list(network.names),
+        "uncut": network.uncut,
+        "stated_accuracy": config.teacher_accuracy,
+        "graph_sha256": None,
+        "uncounted": [],
+    }
+    try:
+        graph = traced(network, dataset, images)
+    except RefusedError as error:
+        return {**entry, "uncounted": list(error.reasons)}
+    with replacing(current.teacher_graph_file) as partial:
+        save_graphs(partial, {"teacher": graph})
+    return {**entry, "graph_sha256": sha256(current.teacher_graph_file)}
+
+
+def traced(network: ForeignNetwork, dataset: DataSet, images: Tensor) -> Graph:
+    """Its folded graph, for counting. RefusedError lists what cannot be in one, layer by layer.
+
+    `images` are the first test samples as a network sees them, on which graph and forward are compared.
+    """
+    whole = network.foreign.whole
+    try:
+        graph = trace(whole, teacher_source(dataset), "teacher")
+        graph = fold_batchnorm(graph, load_target("onnx"), Calibration(np.empty(0)))
+    except RefusedError as error:
+        raise RefusedError("teacher:", [one.removeprefix(PREFIX) for one in error.reasons]) from error
+    with torch.no_grad():
+        expected = whole(images).double().numpy()
+    met = simulate(graph, dataset.test.pictures(slice(len(images)))).logits
+    if abs(met - expected).max() > NEAR * max(1.0, abs(expected).max()):
+        raise RefusedError("teacher:", ["its graph computes something else than its forward"])
+    return graph
+
+
+def source_hash(config: TrainConfig) -> str:
+    """SHA-256 of the file that the teacher's code is in."""
+    place = str(config.teacher).rpartition(":")[0]
+    return sha256(Path(place) if place.endswith(".py") else Path(inspect.getfile(importlib.import_module(place))))
+
+
+def check_source(current: Run) -> None:
+    """RunError if the code has changed since the teacher of this run was made with it."""
+    entry = current.document["teacher"]["foreign"]
+    if source_hash(current.config) != entry["code_sha256"]:
+        raise RunError(f"{current.path} was started with other code: {entry['code']} has changed since")
+
+
+def _module(reference: str, shape: Shape, classes: int) -> nn.Module:
+    """What the function returns."""
+    with _beside(reference):
+        function = _function(reference)
+        try:
+            accepted = inspect.signature(function).parameters
+            given = {"classes": classes, "shape": shape}
+            module = function(**{key: value for key, value in given.items() if key in accepted})
+        except Exception as error:  # code of the user may raise anything
+            raise ConfigError(f"teacher {reference} raised {_told(error)}") from error
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"teacher {reference} returned a {type(module).__name__}; a torch.nn.Module is needed")
+    return module
+
+
+def _function(reference: str) -> Callable[..., Any]:
+    place, _, name = reference.rpartition(":")
+    code = _file(Path(place)) if place.endswith(".py") else _importable(place)
+    if not callable(function := getattr(code, name, None)):
+        known = [key for key, value in vars(code).items() if callable(value) and not key.startswith("_")]
+        raise UnknownNameError(f"function in {place} called", name, known)
+    return cast("Callable[..., Any]", function)
+
+
+def _file(path: Path) -> ModuleType:
+    """The module in a file, run anew each time."""
+    if not path.is_file():
+        raise InputError(f"teacher: no file {path}")
+    spec = importlib.util.spec_from_file_location(f"_teacher_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # as dataclasses want it
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # as above
+        raise ConfigError(f"teacher: {path} cannot be run: {_told(error)}") from error
+    return module
+
+
+def _importable(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # as above
+        raise ConfigError(f"teacher: module {name} cannot be imported: {_told(error)}") from error
+
+
+@contextmanager
+def _beside(reference: str) -> Iterator[None]:
+    """Modules that lie beside the file can be imported, as if it were started itself; `module` is found from here."""
+    place = reference.rpartition(":")[0]
+    folder = str(Path(place).resolve().parent if place.endswith(".py") else Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+def _told(error: BaseException) -> str:
+    """Kind, message and, innermost, where it came from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
+    return f"{type(error).__name__}: {error}{place}"
+
+
+def _state_dict(path: Path) -> dict[str, Tensor]:
+    accepted = "a state_dict is accepted, as .safetensors or by torch.save(network.state_dict(), FILE)"
+    if not path.is_file():
+        raise InputError(f"teacher_weights: no file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            found = safetensors.torch.load_file(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file may raise nearly anything
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"cannot read teacher_weights {path}: {reason}; {accepted}") from error
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        met = ", ".join(map(str, found)) if isinstance(found, dict) else type(found).__name__
+        raise InputError(f"teacher_weights {path} holds {met}; {accepted}")
+    return found
+
+
+def _fill(module: nn.Module, path: Path) -> None:
+    """Fill a module from a state_dict. InputError lists all that does not fit."""
+    found, wanted = _state_dict(path), module.state_dict()
+    if problems := _misfits(found, wanted):
+        raise InputError("\n  - ".join([f"{path} does not hold the weights of this teacher:", *problems]))
+    module.load_state_dict(found)
+
+
+def _misfits(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    shapes = [
+        f"{name} is {tuple(found[name].shape)} in the file, {tuple(wanted[name].shape)} in the network"
+        for name in wanted
+        if name in found and found[name].shape != wanted[name].shape
+    ]
+    missing, more = [name for name in wanted if name not in found], [name for name in found if name not in wanted]
+    problems = shapes[:SHOWN] + ([f"and {len(shapes) - SHOWN} more of another shape"] if len(shapes) > SHOWN else [])
+    problems += [f"missing in the file: {_some(missing)}"] if missing else []
+    return problems + ([f"not in the network: {_some(more)}"] if more else [])
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + rest
+
+
+def _in_front(config: TrainConfig, module: nn.Module, shape: Shape) -> Foreign:
+    """The module behind the picture or the mean of frames and the normalisation, where these are needed; frozen."""
+    front = Picture() if config.encoding != "direct" else MeanFrame()
+    layers: dict[str, nn.Module] = {"frames": front} if len(shape) == 4 else {}
+    if config.teacher_normalize is not None:
+        layers["normalize"] = _normalize(config.teacher_normalize, shape[-3])
+    whole = nn.Sequential(OrderedDict({**layers, "network": module})).eval().requires_grad_(False)
+    for part in module.modules():
+        if hasattr(part, "inplace"):
+            part.inplace = False  # type: ignore[assignment]  # what is tapped must not be written over
+    return Foreign(whole, module, PREFIX)
+
+
+def _normalize(text: str, channels: int) -> nn.Conv2d:
+    """(x - mean) / std of each channel: a convolution of one weight per channel, so that it can be traced."""
+    try:
+        mean, std = ([float(number) for number in part.split(",")] for part in text.split("/"))
+        fits = all(len(part) in (1, channels) for part in (mean, std)) and min(std) > 0
+        fits = fits and all(map(math.isfinite, mean + std))
+    except ValueError:
+        fits = False
+    if not fits:
+        each = f"each one number or {channels} joined by commas" if channels > 1 else "each one number"
+        raise ConfigError(f"teacher_normalize = {text!r}: MEAN/STD is needed, {each}, STD above 0")
+    layer = nn.Conv2d(channels, channels, 1, groups=channels)
+    scale = 1 / torch.tensor(std).expand(channels)
+    layer.load_state_dict({"weight": scale.view(-1, 1, 1, 1), "bias": -torch.tensor(mean).expand(channels) * scale})
+    return layer
+
+
+@torch.no_grad()
+def _check_logits(reference: str, whole: nn.Module, images: Tensor, classes: int) -> None:
+    """Refuse a network that cannot take the images, or does not answer with finite logits (B, classes)."""
+    met = "x".join(map(str, images.shape[-3:]))
+    try:
+        logits = whole(images)
+    except Exception as error:  # as above
+        raise ConfigError(f"teacher {reference} cannot take images of {met}: {_told(error)}") from error
+    if not isinstance(logits, Tensor) or logits.shape != (len(images), classes):
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise ConfigError(
+            f"teacher {reference}: {len(images)} images of {met} give {got}; "
+            f"logits ({len(images)}, {classes}) are needed, one for each class of the data"
+        )
+    if not torch.isfinite(logits).all():
+        raise ConfigError(f"teacher {reference}: its logits are not finite on images of values from 0 to 1")

@@ -1,0 +1,327 @@
+"""A torch network of the user's own teaches any student, or is refused with the reason before anything is made."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from snnkd_deploy import api, foreign
+from snnkd_deploy.config import TrainConfig, load_config
+from snnkd_deploy.data import load
+from snnkd_deploy.distill import methods
+from snnkd_deploy.errors import ConfigError, InputError, RunError, SnnkdError, UnknownNameError
+from snnkd_deploy.export import read_run
+from snnkd_deploy.progress import Silent
+from snnkd_deploy.run import Run, open_run
+from snnkd_deploy.simulate import simulate
+from snnkd_deploy.snn import models
+from snnkd_deploy.train import train
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "my_teacher.py"
+HEAD = "import torch\nfrom torch import nn\n"
+CNN = """
+def build():
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.AvgPool2d(2),
+        nn.Conv2d(6, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12), nn.ReLU(), nn.AvgPool2d(2),
+        nn.Flatten(), nn.Linear(48, 10))
+"""
+
+
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def code(body: str, name: str = "mine.py") -> str:
+    Path(name).write_text(HEAD + body)
+    return f"{name}:build"
+
+
+def config(**options: Any) -> TrainConfig:
+    quick = {"width": 4, "timesteps": 2, "epochs": 1, "threads": 1, "teacher": f"{EXAMPLE}:build"}
+    return load_config(**{**quick, **options})
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example's own weights after a few epochs on the digits."""
+    path = tmp_path_factory.mktemp("weights") / "mine.pt"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(EXAMPLE.parent))
+        patch.setattr(sys, "argv", ["my_teacher.py", "--epochs", "6", "--out", str(path)])
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            __import__("my_teacher").main()
+    return path
+
+
+@pytest.fixture(scope="module")
+def taught(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    options = config(method="feature", teacher_weights=str(weights), epochs=8, teacher_accuracy=0.9)
+    return train(options, out=tmp_path_factory.mktemp("runs") / "taught")
+
+
+def test_a_plain_torch_network_teaches(taught: Run, weights: Path) -> None:
+    assert taught.accuracies["teacher"] > 0.95
+    assert taught.accuracies["student"] > 0.8
+    entry = taught.document["teacher"]["foreign"]
+    assert entry["taps"] == ["first.pool", "second.pool"]
+    assert (entry["uncut"], entry["uncounted"], entry["stated_accuracy"]) == ("", [], 0.9)
+    kept, given = safetensors.torch.load_file(taught.teacher_file), torch.load(weights)
+    assert kept.keys() == given.keys()
+    assert all(torch.equal(kept[name], given[name]) for name in given)
+
+
+def test_the_graph_in_the_run_answers_as_the_network_does(taught: Run) -> None:
+    network = foreign.teacher(taught.config, (1, 8, 8), 10, taught.teacher_file)
+    test = load("digits").test
+    graph = read_run(taught).teacher
+    assert graph is not None
+    expected = network(torch.tensor(test.images) / 16).argmax(1).numpy()
+    assert (simulate(graph, test.images.astype(int)).logits.argmax(1) == expected).all()
+    assert (expected == test.labels).mean() == pytest.approx(taught.accuracies["teacher"], abs=1e-12)
+
+
+def test_export_and_energy_need_no_code(taught: Run, here: Path) -> None:
+    shutil.copytree(taught.path, here / "elsewhere")
+    document = json.loads((here / "elsewhere" / "run.json").read_text())
+    document["config"] |= {"teacher": "/nowhere/mine.py:build", "teacher_weights": "/nowhere/mine.pt"}
+    (here / "elsewhere" / "run.json").write_text(json.dumps(document))
+    bundle = api.export(open_run(here / "elsewhere"), "onnx")
+    assert bundle.verified
+    report = api.energy(here / "report.json", bundle.path)
+    counted = {one["role"]: one["macs_dense"] for one in report["ann"]}
+    assert counted["teacher"] == (9 + 16 * 9) * 16 * 64 + (16 * 9 + 32 * 9) * 32 * 16 + 128 * 10  # by hand
+    assert report["ann"][1]["role"] == "same_shape"
+    (here / "elsewhere" / "teacher_graph.safetensors").unlink()
+    with pytest.raises(RunError, match="teacher_graph.safetensors is missing or not the file that was written"):
+        api.export(open_run(here / "elsewhere"), "onnx")
+
+
+def test_a_layer_without_a_node_is_named_in_the_report_instead(here: Path) -> None:
+    notes = Notes()
+    made = train(config(teacher=code(CNN.replace("ReLU", "GELU"))), out="run", watch=notes)
+    reasons = made.document["teacher"]["foreign"]["uncounted"]
+    assert [one.partition(" has no node")[0] for one in reasons] == ["2: GELU"]
+    assert any("will not be counted by `energy`: 2: GELU" in line for line in notes.lines)
+    report = api.energy(here / "report.json", api.export(made, "onnx").path)
+    assert [one["role"] for one in report["ann"]] == ["same_shape"]
+    assert any(one.startswith("teacher not counted: 2: GELU has no node") for one in report["warnings"])
+
+
+def test_a_graph_that_computes_something_else_is_not_counted() -> None:
+    body = "class Twice(nn.Identity):\n    def forward(self, x):\n        return 2 * x\n"
+    made = train(config(teacher=code(body + CNN.replace("nn.Flatten()", "Twice(), nn.Flatten()"))), out="run")
+    assert made.document["teacher"]["foreign"]["uncounted"] == ["its graph computes something else than its forward"]
+
+
+@pytest.mark.parametrize("name", methods())
+def test_every_method_learns_from_it_or_refuses_before_the_training(name: str, here: Path) -> None:
+    example = config(method=name)
+    if name == "idsnn":
+        message = (
+            r"method 'idsnn': weights cannot be shared: block 0 of the student has Conv2d\[3, 3\], BatchNorm2d, of"
+        )
+        with pytest.raises(ConfigError, match=message):
+            train(example, out="run")
+        assert not list(here.iterdir())
+        example = config(method=name, teacher=code(CNN))
+    assert train(example, out="run").finished
+
+
+@pytest.mark.parametrize("name", methods())
+def test_a_teacher_that_cannot_be_cut_serves_all_that_need_no_blocks(name: str, here: Path) -> None:
+    body = (
+        CNN
+        + "\nclass Both(nn.Module):\n    def __init__(self):\n        super().__init__()\n        self.net = old()\n"
+    )
+    body = (
+        body.replace("def build", "def old")
+        + "    def forward(self, x):\n        return self.net(x if x.sum() > 0 else -x)\n"
+    )
+    example = config(method=name, teacher=code(body + "def build():\n    return Both()\n"))
+    if name in ("blockwise", "idsnn"):
+        with pytest.raises(ConfigError, match=f"method '{name}': the teacher cannot be cut into blocks: its forward"):
+            train(example, out="run")
+        assert not (here / "run").exists()
+        return
+    assert train(example, out="run").document["teacher"]["foreign"]["taps"] == ["net.3", "net.7"]
+
+
+@pytest.mark.parametrize(
+    ("body", "options", "error", "message"),
+    [
+        (None, {"teacher": "nowhere.py:build"}, InputError, r"teacher: no file .*nowhere\.py"),
+        (None, {"teacher": "no_such_module:build"}, ConfigError, "module no_such_module cannot be imported: Modul"),
+        ("def bild(): pass", {}, UnknownNameError, "no function in .* called 'build'; known: bild; did you mean"),
+        ("raise ValueError('no luck')", {}, ConfigError, r"cannot be run: ValueError: no luck \(mine.py, line 3\)"),
+        ("def build(): raise OSError('gone')", {}, ConfigError, r"build raised OSError: gone \(mine.py, line 3\)"),
+        ("def build(): return 3", {}, ConfigError, "returned a int; a torch.nn.Module is needed"),
+        ("def build(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 9))", {}, ConfigError,
+         r"3 images of 1x8x8 give \(3, 9\); logits \(3, 10\) are needed, one for each class"),
+        ("def build(): return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))", {}, ConfigError,
+         "cannot take images of 1x8x8: RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
+        ("def build(): return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 10))", {}, ConfigError,
+         "cannot take images of 1x8x8: RuntimeError: .* 3 channels"),
+        ("class Two(nn.Flatten):\n    def forward(self, x): return x, x\ndef build(): return Two()", {}, ConfigError,
+         r"give a tuple; logits \(3, 10\) are needed"),
+        ("class Nan(nn.Linear):\n    def forward(self, x): return super().forward(x.flatten(1)) / 0\n"
+         "def build(): return Nan(64, 10)", {}, ConfigError, "its logits are not finite"),
+        (CNN, {"teacher_taps": "3,71"}, UnknownNameError, "no module to tap in the teacher '71'; known: 0, 1"),
+        ("def build(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))", {"method": "feature"}, ConfigError,
+         "method 'feature': the teacher has no feature to compare with; name some with teacher_taps"),
+        (CNN, {"method": "blockwise", "teacher_taps": "2,6"}, ConfigError,
+         r"method 'blockwise': block 0 gives \(4, 4, 4\) in the student and \(6, 8, 8\) in the teacher"),
+        (CNN, {"method": "blockwise", "teacher_taps": "3"}, ConfigError, "equally many blocks, at least 2; met 2"),
+        (CNN, {"teacher_weights": "gone.pt"}, InputError, "teacher_weights: no file .*gone.pt"),
+        (CNN, {"teacher_normalize": "0.5"}, ConfigError, "teacher_normalize = '0.5': MEAN/STD is needed"),
+        (CNN, {"teacher_normalize": "1,2/3"}, ConfigError, "teacher_normalize = '1,2/3': MEAN/STD is needed"),
+        (CNN, {"teacher_normalize": "0/0"}, ConfigError, "STD above 0"),
+        (CNN, {"teacher_accuracy": 93.0}, ConfigError, "teacher_accuracy = 93.0: a number above 0 to 1"),
+        (CNN, {"teacher_width": 8}, ConfigError, "teacher_width: teacher .* is code, which says its own shape"),
+    ],
+)  # fmt: skip
+def test_what_cannot_teach_is_refused_before_anything_is_made(
+    body: str | None, options: dict[str, Any], error: type[SnnkdError], message: str, here: Path
+) -> None:
+    chosen = {} if body is None else {"teacher": code(body)}
+    with pytest.raises(error, match=message):
+        train(config(**{**chosen, **options}), out="run")
+    assert {path.name for path in here.iterdir()} <= {"mine.py", "__pycache__"}
+
+
+def test_weights_that_do_not_fit_are_listed(here: Path) -> None:
+    torch.save({"0.weight": torch.zeros(6, 1, 5, 5), "10.bias": torch.zeros(10)}, "wrong.pt")
+    (here / "torn.pt").write_bytes(b"half a file")
+    torch.save(nn.Linear(2, 2), "whole.pt")
+    torch.save({"epoch": 3, "model": {}}, "more.pt")
+    chosen = {"teacher": code(CNN)}
+    with pytest.raises(InputError) as caught:
+        train(config(**chosen, teacher_weights="wrong.pt"))
+    lines = str(caught.value).splitlines()
+    assert lines[1] == "  - 0.weight is (6, 1, 5, 5) in the file, (6, 1, 3, 3) in the network"
+    assert lines[2].startswith("  - missing in the file: 1.weight, 1.bias")
+    assert lines[3] == "  - not in the network: 10.bias"
+    for name, message in (("torn", "cannot read"), ("whole", "cannot read"), ("more", "holds epoch, model; a state_")):
+        with pytest.raises(InputError, match=message):
+            train(config(**chosen, teacher_weights=f"{name}.pt"))
+
+
+def test_settings_of_code_need_code() -> None:
+    with pytest.raises(ConfigError, match="teacher_taps, teacher_accuracy: for a teacher of your own; teacher = PATH"):
+        train(load_config(teacher_taps="3", teacher_accuracy=0.5))
+
+
+def test_a_teacher_below_what_is_stated_or_near_guessing_is_told_loudly(weights: Path) -> None:
+    notes = Notes()
+    made = train(config(teacher_weights=str(weights), teacher_accuracy=0.999), out="a", watch=notes)
+    assert made.document["teacher"]["foreign"]["stated_accuracy"] == 0.999
+    assert sum("not the 99.90% that are stated" in line for line in notes.lines) == 1
+    assert not any("guessing" in line for line in notes.lines)
+    train(config(), out="b", watch=notes)  # no weights
+    assert sum("hardly better than guessing (10." in line for line in notes.lines) == 1
+
+
+def test_rounding_of_a_stated_accuracy_is_no_reason_to_warn() -> None:
+    labels = torch.arange(10)
+    assert not foreign.doubts(0.9252, 0.93, labels)
+    assert not foreign.doubts(0.96, 1, labels)
+    assert len(foreign.doubts(0.9249, 0.93, labels)) == 1
+    assert len(foreign.doubts(0.9252, 0.9260, labels)) == 1
+    assert len(foreign.doubts(0.189, None, labels)) == 1
+    assert not foreign.doubts(0.191, None, labels)
+
+
+def test_logits_that_are_not_finite_on_a_test_image_are_refused(here: Path) -> None:
+    body = "class Rare(nn.Linear):\n    def forward(self, x):\n        x = x.flatten(1)\n"
+    body += "        return super().forward(x) + torch.log((x.sum(1) > 25)[:, None].float())\n"
+    with pytest.raises(ConfigError, match="the teacher's logits are not finite on [0-9]+ of 359 test"):
+        train(config(teacher=code(body + "def build(): return Rare(64, 10)"), method="none"))
+
+
+def test_images_are_normalised_in_front_of_it(here: Path) -> None:
+    body = "class Look(nn.Linear):\n    def forward(self, x):\n        return x.flatten(1)[:, :10]\n"
+    reference = code(body + "def build(): return Look(1, 1)")
+    images = torch.rand(4, 1, 8, 8)
+    plain = foreign.teacher(config(teacher=reference), (1, 8, 8), 10)(images)
+    shifted = foreign.teacher(config(teacher=reference, teacher_normalize="0.25/0.5"), (1, 8, 8), 10)(images)
+    assert torch.equal(plain, images.flatten(1)[:, :10])
+    torch.testing.assert_close(shifted, (plain - 0.25) / 0.5)
+
+
+def test_normalised_teachers_are_counted_too() -> None:
+    made = train(config(teacher=code(CNN), teacher_normalize="0.3/0.4"), out="run")
+    assert made.document["teacher"]["foreign"]["uncounted"] == []
+
+
+def test_the_function_may_take_the_shape_or_nothing_and_import_what_lies_beside_it(here: Path) -> None:
+    (here / "beside").mkdir()
+    (here / "beside" / "my_layers.py").write_text(HEAD + CNN)
+    (here / "beside" / "mine.py").write_text("def build(shape):\n    import my_layers\n    assert shape == (1, 8, 8)\n"
+                                             "    return my_layers.build()\n")  # fmt: skip
+    before = list(sys.path)
+    assert foreign.teacher(config(teacher="beside/mine.py:build"), (1, 8, 8), 10).names == ("3", "7")
+    assert sys.path == before
+    sys.modules.pop("my_layers")
+
+
+def test_a_function_of_a_module_that_can_be_imported_will_do(here: Path) -> None:
+    code(CNN, "importable_teacher.py")
+    made = train(config(teacher="importable_teacher:build"), out="run")
+    assert made.config.teacher == "importable_teacher:build"
+    sys.modules.pop("importable_teacher")
+
+
+class Interrupt(Silent):
+    def epoch(self, row: Any) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_run_resumes_with_its_code_and_is_refused_if_that_has_changed(here: Path) -> None:
+    chosen = config(teacher=code(CNN), epochs=2, method="bkd")
+    whole = train(chosen, out="whole")
+    for name in ("one", "two"):
+        with pytest.raises(KeyboardInterrupt):
+            train(chosen, out=name, watch=Interrupt())
+    assert train(out="one", resume=True).student_file.read_bytes() == whole.student_file.read_bytes()
+    code(CNN + "\n# changed\n")
+    with pytest.raises(RunError, match=r"two was started with other code: .*mine.py:build has changed since"):
+        train(out="two", resume=True)
+
+
+def test_the_teacher_of_such_a_run_is_used_again(taught: Run) -> None:
+    again = train(load_config(width=4, epochs=1, threads=1, teacher=str(taught.path)), out="again")
+    assert again.teacher_file.read_bytes() == taught.teacher_file.read_bytes()
+    assert again.config.teacher == taught.config.teacher
+    assert again.accuracies["teacher"] == taught.accuracies["teacher"]
+
+
+def test_code_is_not_run_to_read_a_run(taught: Run) -> None:
+    with pytest.raises(RunError, match="is code, .*my_teacher.py:build; a run holds its weights alone"):
+        models.load(taught)
+
+
+def test_the_random_numbers_of_the_caller_are_left_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    foreign.teacher(config(), (1, 8, 8), 10)
+    assert torch.equal(torch.rand(1), expected)
