@@ -36,6 +36,7 @@ from snnkd_deploy.snn.engines import load_engine
 from snnkd_deploy.snn.lif import wide
 from snnkd_deploy.snn.models import Network
 from snnkd_deploy.snn.norms import over_processes
+from snnkd_deploy.teacher_cache import Remembered, check_again, check_room
 
 CALIBRATED = 256  # training images that a method may calibrate a start on
 Losses = Callable[[Tensor, Tensor], dict[str, Tensor]]
@@ -123,7 +124,10 @@ def _check_place(config: TrainConfig, dataset: DataSet) -> None:
     if config.precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
         raise ConfigError(f"precision 'bf16': device {config.device!r} cannot compute in it; use fp32")
     images = min(config.batch_size, len(dataset.train))
-    cluster.check_batch(images, config.devices * config.nodes, config.accumulate)
+    processes = config.devices * config.nodes
+    cluster.check_batch(images, processes, config.accumulate)
+    if config.cache_teacher:
+        check_again(config.augment, processes)
 
 
 def _prepare(config: TrainConfig) -> DataSet:
@@ -139,6 +143,9 @@ def _prepare(config: TrainConfig) -> DataSet:
     with torch.device("meta"):  # no memory, no time: only whether they can be built and started
         student, teacher, method = _pair(config, dataset.input_shape, len(dataset.classes), config.teacher_weights)
         load_engine(config.engine, config.method, method.needs).check(student)
+        if config.cache_teacher:
+            shapes = [(len(dataset.classes),), *(method.setup.teacher_taps if method.teacher_taps else ())]
+            check_room(len(dataset.train), shapes)
         method.prepare(student, teacher, torch.zeros(2, *dataset.input_shape))
     return dataset
 
@@ -300,10 +307,13 @@ def _student(current: Run, images: Images, test: Images, watch: Watch) -> Run:
     for part in (student, teacher, method):
         part.to(device)
     engine = load_engine(config.engine, config.method, method.needs)
+    asked: Network | Remembered = teacher
+    if config.cache_teacher:
+        asked = Remembered(teacher, len(images), method.teacher_taps, encoded=config.encoding != "direct")
 
     def losses(batch: Tensor, labels: Tensor) -> dict[str, Tensor]:
         with _precision(config, batch.device):
-            seen, taught = engine.outputs(student, batch), teacher.outputs(batch)
+            seen, taught = engine.outputs(student, batch), asked.outputs(batch)
         return over_processes(method).losses(seen.widened(), taught.widened(), batch, labels)
 
     stage = Stage("student", current, student, method, losses, config.epochs, config.learning_rate)

@@ -52,6 +52,7 @@ ORDER = (
     "distill",
     "trace",
     "foreign",
+    "teacher_cache",
     "train",
     "page",
     "saliency_report",
@@ -67,7 +68,7 @@ ORDER = (
 
 TRAINING = {
     *("cluster", "launch", "snn", "autoaugment", "augment", "batches", "checkpoint", "distill"),
-    *("train", "saliency_report", "trace", "foreign"),
+    *("train", "saliency_report", "trace", "foreign", "teacher_cache"),
 }
 ONLY_IN = {
     "torch": {*TRAINING, "frontend", "exporters"},

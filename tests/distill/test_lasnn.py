@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from snnkd_deploy.config import load_config
 from snnkd_deploy.distill import create
 from snnkd_deploy.distill.lasnn import LaSNN, attention, attention_distance
-from snnkd_deploy.errors import ConfigError
+from snnkd_deploy.errors import ConfigError, RunError
+from snnkd_deploy.train import train
 from tests.distill.setups import batch, pair
 
 
@@ -60,3 +64,32 @@ def test_blocks_without_positions_are_left_out() -> None:
     assert LaSNN(pair("resnet").setup).pairs == [(0, 0), (1, 1), (2, 2), (3, 3)]  # the last map of 8x8 pixels is 1x1
     with pytest.raises(ConfigError, match="method 'lasnn': no block of both networks has a map"):
         create("lasnn", pair("mlp").setup)
+
+
+def first_loss(tmp_path: Path, **options: Any) -> float:
+    """Of the first epoch, in which the learning rate is too small to learn anything."""
+    settings = {"width": 4, "timesteps": 2, "epochs": 1, "teacher_epochs": 3, "threads": 1, "method": "lasnn"}
+    made = train(
+        load_config(**{**settings, "learning_rate": 1e-6, **options}), out=tmp_path / str(len(list(tmp_path.iterdir())))
+    )
+    last = (made.path / "history.csv").read_text().splitlines()[-1]
+    return float(last.split(",")[2])
+
+
+def test_a_converted_start_is_nearer_than_fresh_weights(tmp_path: Path) -> None:
+    fresh = first_loss(tmp_path, method_options={"start": "fresh"})
+    converted = first_loss(tmp_path, teacher=str(tmp_path / "0"))
+    assert converted < 0.7 * fresh
+
+
+def test_the_start_of_a_larger_teacher_is_fresh_or_that_of_another_run(tmp_path: Path) -> None:
+    first_loss(tmp_path, method="none")
+    larger = {"teacher_width": 6, "teacher_epochs": 1}
+    fresh = first_loss(tmp_path, **larger)
+    other = first_loss(tmp_path, **larger, method_options={"start": str(tmp_path / "0")})
+    assert other < 0.8 * fresh
+    with pytest.raises(ConfigError, match="method 'lasnn': start = 'convert': an ANN of the student's shape is needed"):
+        train(load_config(width=4, method="lasnn", method_options={"start": "convert"}, **larger), out=tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+    with pytest.raises(RunError, match="no run at nowhere"):
+        train(load_config(method="lasnn", method_options={"start": "nowhere"}))
