@@ -2,7 +2,8 @@
 
 The key is the image itself, as the teacher sees it behind any augmentation, so an answer is never that of another
 image. Only unchanged images come again, though: with random changes a cache is refused, for it would fill and never
-answer; so it is with several processes, each of which meets other images in each epoch. A batch is answered from memory only if all of it is known; else all of it is computed, as without a cache.
+answer; so it is with several processes, each of which meets other images in each epoch. A batch is answered from memory
+only if all of it is known; else all of it is computed, as without a cache.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ def check_again(augment: str, processes: int) -> None:
     problems = []
     if set(augment.split("+")) != {"none"}:
         problems.append(
-            f"augment {augment!r} changes images anew each time, so no answer of the teacher can be used again; augment "
-            "none is needed"
+            f"augment {augment!r} changes images anew each time, so no answer of the teacher can be used again; "
+            "augment none is needed"
         )
     if processes > 1:
         problems.append(

@@ -26,7 +26,7 @@ from snnkd_deploy.snn.lif import LIF, lif
 from snnkd_deploy.snn.network import Network
 
 PERCENTILE = 99.7  # of the activations of a layer: Rueckauer et al. use 99 to 99.999
-GAINS = torch.linspace(1, 2.5, 16).tolist()  # LIF with decay 0.5 never fires on half its threshold, but on twice that
+GAINS = torch.linspace(1, 2.5, 16).tolist()  # what leaks away may have to be given on top
 SHIFTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of a threshold, spread over the timesteps
 FITTED = 4096  # activations of a layer on which gain and shift are chosen
 LINEAR = (nn.Linear, nn.Conv2d)
