@@ -251,7 +251,7 @@ def _stages(current: Run, dataset: DataSet, watch: Watch) -> Run:
             current = _teacher(current, dataset, *images, watch)
         if not current.document["student"]:
             current = _student(current, *images, watch)
-    return current.finish()
+    return cluster.first(current.finish)
 
 
 def _teacher(current: Run, dataset: DataSet, images: Images, test: Images, watch: Watch) -> Run:

@@ -17,7 +17,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from snnkd_deploy import distill, run
+import snnkd_deploy.train as training
+from snnkd_deploy import cluster, distill, run
 from snnkd_deploy.config import TrainConfig, load_config
 from snnkd_deploy.data import load
 from snnkd_deploy.distill import Method, Setup
@@ -229,6 +230,15 @@ def test_a_directory_with_a_run_in_it_is_not_overwritten() -> None:
     with pytest.raises(RunError, match="holds a run already"):
         train(tiny(seed=1), out="one")
     assert weights(made) == before
+
+
+def test_a_process_that_does_not_lead_marks_no_run_as_finished(
+    learned: run.Run, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "first", lambda action: learned)
+    open_still = run.Run(here / "still", {**learned.document, "finished": None})
+    assert training._stages(open_still, load("digits"), Silent()).finished
+    assert not open_still.path.exists()
 
 
 def test_a_run_in_use_is_refused() -> None:
