@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -24,6 +25,7 @@ from snnkd_deploy.run import Run, open_run
 from snnkd_deploy.simulate import simulate
 from snnkd_deploy.snn import models
 from snnkd_deploy.train import train
+from tests.recordings import write_recordings
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "my_teacher.py"
 HEAD = "import torch\nfrom torch import nn\n"
@@ -265,6 +267,46 @@ def test_images_are_normalised_in_front_of_it(here: Path) -> None:
     shifted = foreign.teacher(config(teacher=reference, teacher_normalize="0.25/0.5"), (1, 8, 8), 10)(images)
     assert torch.equal(plain, images.flatten(1)[:, :10])
     torch.testing.assert_close(shifted, (plain - 0.25) / 0.5)
+
+
+@pytest.mark.parametrize("encoding", ["rate", "latency"])
+def test_it_sees_the_picture_where_the_student_sees_spikes(encoding: str, weights: Path, taught: Run) -> None:
+    options = {"augment": "mixup", "precision": "bf16", "teacher_weights": str(weights)}
+    made = train(config(encoding=encoding, timesteps=3, **options), out="run")
+    assert made.accuracies["teacher"] == taught.accuracies["teacher"]
+    assert made.document["teacher"]["foreign"]["uncounted"] == []
+    graphs = read_run(made).teacher, read_run(taught).teacher
+    assert graphs[0] is not None
+    assert graphs[1] is not None
+    images = load("digits").test.images[:50].astype(int)
+    assert np.array_equal(simulate(graphs[0], images).logits, simulate(graphs[1], images).logits)
+
+
+def test_it_sees_the_mean_of_frames_and_is_counted_on_it(here: Path) -> None:
+    folder = write_recordings(here / "events", train=2, test=1)
+    made = train(config(dataset="n-mnist", data_dir=str(folder), timesteps=3, batch_size=10), out="run")
+    assert made.document["teacher"]["foreign"]["uncounted"] == []
+    test, graph = load("n-mnist", folder, 3).test, read_run(made).teacher
+    assert graph is not None
+    frames = torch.tensor(test.images, dtype=torch.float32)
+    network = foreign.teacher(made.config, (3, 2, 34, 34), 10, made.teacher_file)
+    torch.testing.assert_close(network(frames), network(frames.mean(1, keepdim=True).expand_as(frames)))
+    np.testing.assert_allclose(simulate(graph, test.pictures(slice(None))).logits, network(frames), atol=1e-4)
+
+
+def test_it_teaches_several_processes_as_one(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLE.parents[1])  # processes that are started find the tests
+    notes = Notes()
+    options = {"method": "bkd", "teacher_weights": str(weights), "optimizer": "sgd", "batch_size": 256}
+    two = train(config(**options, devices=2), out="two", watch=notes)
+    one = train(config(**options), out="one")
+    assert sum("test accuracy" in line for line in notes.lines) == 1
+    assert two.teacher_file.read_bytes() == one.teacher_file.read_bytes()
+    assert two.accuracies["teacher"] == one.accuracies["teacher"]
+    assert read_run(two).teacher is not None
+    kept = [safetensors.torch.load_file(made.student_file) for made in (one, two)]
+    for name, tensor in kept[0].items():
+        torch.testing.assert_close(tensor, kept[1][name], rtol=1e-2, atol=1e-2)  # single precision
 
 
 def test_normalised_teachers_are_counted_too() -> None:

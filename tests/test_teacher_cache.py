@@ -90,13 +90,13 @@ def test_a_cached_teacher_teaches_to_the_same_bits(
         return made[-1]
 
     monkeypatch.setattr(training, "Remembered", counted)
-    options: dict[str, Any] = {"width": 2, "timesteps": 1, "epochs": 3, "teacher_epochs": 1, "encoding": encoding}
+    options: dict[str, Any] = {"width": 2, "timesteps": 1, "epochs": 2, "teacher_epochs": 1, "encoding": encoding}
     runs = [
         train(load_config(**options, method=method, threads=1, cache_teacher=cached), out=tmp_path / str(cached))
         for cached in (False, True)
     ]
     assert runs[0].student_file.read_bytes() == runs[1].student_file.read_bytes()
-    steps = 3 * (1438 // 64)
+    steps = 2 * (1438 // 64)
     assert 1438 // 64 <= made[0].asked < steps
     assert len(made[0].kept) == (3 if method == "feature" else 1)  # logits, and the two taps where they are looked at
 

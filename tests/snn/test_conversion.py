@@ -59,7 +59,7 @@ def test_more_timesteps_bring_the_student_to_the_accuracy_of_its_ann(trained: tu
 
 @torch.no_grad()
 def test_logits_come_nearer_with_the_timesteps(trained: tuple[str, Network]) -> None:
-    images, ann = TEST.spread(128), trained[1]
+    images, ann = TEST.spread(48), trained[1]
     wanted = ann(images)
     apart = [
         ((converted(trained, timesteps=steps, **FAITHFUL)(images) - wanted).norm() / wanted.norm()).item()
@@ -102,9 +102,9 @@ def test_spikes_that_are_added_to_spikes_share_a_scale() -> None:
     options = {"model": "sew_resnet18", "width": 4, **FAITHFUL}
     ann = models.teacher(TrainConfig(**options), SHAPE, CLASSES).train()
     ann(TRAIN.spread(256))
-    images, wanted = TEST.spread(32), ann.eval()(TEST.spread(32))
+    images, wanted = TEST.spread(16), ann.eval()(TEST.spread(16))
     apart = []
-    for steps in (8, 64):
+    for steps in (8, 48):
         student = models.student(TrainConfig(**options, timesteps=steps), SHAPE, CLASSES)
         apart.append(((convert(ann, student, TRAIN.spread(256)).eval()(images) - wanted).norm() / wanted.norm()).item())
     assert apart[1] < 0.5 * apart[0]
