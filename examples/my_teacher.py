@@ -6,6 +6,7 @@ Started itself it trains that network and writes its weights, for --teacher-weig
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -26,13 +27,14 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         first = self.relu(self.norm1(self.conv1(x)))
-        return self.pool(functional.relu(self.norm2(self.conv2(first)) + first))
+        second: Tensor = self.pool(functional.relu(self.norm2(self.conv2(first)) + first))
+        return second
 
 
 class Teacher(nn.Module):
     """Two blocks and a linear readout."""
 
-    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
+    def __init__(self, shape: Sequence[int], classes: int) -> None:
         super().__init__()
         channels, height, width = shape
         self.first, self.second = Block(channels, 16), Block(16, 32)
@@ -43,7 +45,7 @@ class Teacher(nn.Module):
         return logits
 
 
-def build(classes: int, shape: tuple[int, int, int]) -> nn.Module:
+def build(classes: int, shape: Sequence[int]) -> nn.Module:
     """What `--teacher` calls; a function without these keywords will do as well."""
     return Teacher(shape, classes)
 
