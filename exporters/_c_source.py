@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
@@ -109,7 +108,11 @@ class Source:
         for neuron in self.graph.of(Neuron):
             what = "per channel" if neuron.threshold.ndim else "for all"
             lines += [f"/* {plain(neuron.name)}: threshold {what}, in 1/{_fine(neuron)} of a weight unit */"]
-            lines += [*_array("int32_t", f"{self.names[neuron.name]}_threshold", neuron.threshold * _fine(neuron)), ""]
+            lines += [*_array("int32_t", f"{self.names[neuron.name]}_threshold", neuron.threshold * _fine(neuron))]
+            numerators, bits = neuron.leak
+            what = "per channel" if numerators.ndim else "for all"
+            lines += [f"/* numerator of its leak {what}, over {2**bits} */"]
+            lines += [*_array("int32_t", f"{self.names[neuron.name]}_leak", numerators), ""]
         return "\n".join(lines)
 
     @property
@@ -166,14 +169,14 @@ class Source:
     @cached_property
     def product_type(self) -> str:
         """Of |membrane| * numerator."""
-        products = [largest(self.limits.membranes[n.name]) * _decay(n).numerator for n in self.graph.of(Neuron)]
+        products = [largest(self.limits.membranes[n.name]) * int(n.leak[0].max()) for n in self.graph.of(Neuron)]
         return "uint32_t" if max(products) <= LARGEST_UINT32 else "uint64_t"
 
     @cached_property
     def flash(self) -> int:
         """Bytes of the constant arrays."""
         weights = sum(node.weight.size * _bytes(self.weight_type) + 4 * node.bias.size for node in self._synapses())
-        return int(weights + sum(4 * node.threshold.size for node in self.graph.of(Neuron)))
+        return int(weights + sum(4 * (node.threshold.size + node.leak[0].size) for node in self.graph.of(Neuron)))
 
     @cached_property
     def ram(self) -> int:
@@ -289,14 +292,13 @@ class Source:
     def _operation(self, node: Node) -> list[str]:
         name, given = self.names[node.name], self.graph.shapes[node.inputs[0]] if node.inputs else ()
         if isinstance(node, Neuron):
-            decay = _decay(node)
-            shape = self.graph.shapes[node.name]
-            shared = _size(shape[1:] if node.threshold.ndim else shape)
+            shape, (numerators, bits) = self.graph.shapes[node.name], node.leak
+            shared, together = (_size(shape[1:] if one.ndim else shape) for one in (node.threshold, numerators))
             return [
                 ".kind = NEURON",
                 f".membrane = {name}_membrane, .threshold = {name}_threshold, .per_threshold = {shared}",
-                f".fine = {_fine(node)}, .numerator = {decay.numerator}, .bits = {decay.denominator.bit_length() - 1}, "
-                f".subtract = {int(node.reset == 'subtract')}",
+                f".leak = {name}_leak, .per_leak = {together}, .bits = {bits}",
+                f".fine = {_fine(node)}, .subtract = {int(node.reset == 'subtract')}",
             ]
         if isinstance(node, Linear):
             arrays = f".weight = {name}_weight, .bias = {name}_bias"
@@ -347,13 +349,9 @@ def _unit(node: Linear | Conv2d) -> str:
     return f"; an integer 1 is worth {span} in the training"
 
 
-def _decay(node: Neuron) -> Fraction:
-    return Fraction(node.decay_numerator, 2**node.decay_bits)
-
-
 def _fine(node: Neuron) -> int:
     """Units of the membrane in a weight unit: without leak there are no fractions."""
-    return 1 if _decay(node) == 1 else int(2**node.fraction_bits)
+    return 1 if np.all(node.decay == 1) else int(2**node.fraction_bits)
 
 
 def _size(shape: tuple[int, ...]) -> int:
@@ -395,14 +393,15 @@ typedef struct {
     int32_t kind, size, once; /* size: elements of out; once: a still picture decides it, so the first step is enough */
     values_t in[2], out;
     const @WEIGHT@ *weight; /* [out][in channel of the group][kernel row][kernel column] */
-    const int32_t *bias, *threshold;
+    const int32_t *bias, *threshold, *leak;
     int32_t channels, outs; /* of one group: read, written */
     int32_t height, width, rows, columns; /* of the picture that is read, and that is written */
     int32_t kernel[2], stride[2], padding[2], dilation[2]; /* vertical, horizontal */
     int32_t *membrane;
-    int32_t per_threshold; /* neurons that share one */
+    int32_t per_threshold, per_leak; /* neurons that share one */
+    int32_t bits; /* a membrane keeps leak / 2**bits of itself */
     int32_t fine; /* steps of the membrane in a weight unit */
-    int32_t numerator, bits, subtract; /* leak = numerator / 2**bits; subtract: reset by the threshold, else to 0 */
+    int32_t subtract; /* reset by the threshold, else to 0 */
 } layer_t;
 
 static const layer_t layers[] = {
@@ -450,7 +449,7 @@ static int32_t neuron(const layer_t *l, int32_t i)
 {
     const int32_t before = l->membrane[i], threshold = l->threshold[i / l->per_threshold];
     const @PRODUCT@ magnitude = (@PRODUCT@)(before < 0 ? -before : before);
-    const int32_t leaked = (int32_t)((magnitude * (@PRODUCT@)l->numerator) >> l->bits);
+    const int32_t leaked = (int32_t)((magnitude * (@PRODUCT@)l->leak[i / l->per_leak]) >> l->bits);
     const int32_t v = (before < 0 ? -leaked : leaked) + get(&l->in[0], i) * l->fine;
     const int32_t spike = v > threshold;
     l->membrane[i] = !spike ? v : l->subtract ? v - threshold : 0;

@@ -15,7 +15,7 @@ import numpy as np
 
 from snnkd_deploy.errors import BundleError
 from snnkd_deploy.ir import Array
-from snnkd_deploy.simulate import Record
+from snnkd_deploy.simulate import Record, over_channels
 
 from ._nir_file import DT, OLD, Network, read, samples_in, whole
 
@@ -97,7 +97,7 @@ def _fire(node: Any, current: Array, network: Network) -> Array:
 
     The leaked membrane is truncated toward zero to the grid that the metadata name, as the integer network does it.
     """
-    decay, grid = _decay(node), 2 ** int(node.metadata["fraction_bits"])
+    decay, grid = _decay(node, current.ndim - 2), 2 ** int(node.metadata["fraction_bits"])
     potential = np.zeros(current.shape[1:])
     spikes = np.empty((network.timesteps, *potential.shape))
     for step in range(network.timesteps):
@@ -109,16 +109,23 @@ def _fire(node: Any, current: Array, network: Network) -> Array:
     return spikes
 
 
-def _decay(node: Any) -> float:
-    """The fraction that the metadata name. ValueError unless the equation says the same and adds the input as it is."""
+def _decay(node: Any, dimensions: int) -> Array:
+    """What the metadata name, for `(channels, ...)` of so many dimensions; one number, or one per channel.
+
+    ValueError unless the equation says the same and adds the input as it is.
+    """
     lacking = {"decay_numerator", "decay_bits", "fraction_bits"} - set(node.metadata)
     if lacking:
         raise ValueError(f"its metadata lack {', '.join(sorted(lacking))}")
-    exact = float(node.metadata["decay_numerator"] / 2 ** int(node.metadata["decay_bits"]))
+    exact = over_channels(
+        np.asarray(node.metadata["decay_numerator"] / 2 ** int(node.metadata["decay_bits"])), dimensions
+    )
     rate = DT / node.tau if isinstance(node, nir.LIF) else np.zeros_like(node.r)
     gain = node.r * (rate if isinstance(node, nir.LIF) else DT)
-    if np.abs(1 - rate - exact).max() > TOLERANCE:
-        raise ValueError(f"its equation keeps {1 - rate.flat[0]:g} of the membrane, its metadata say {exact:g}")
+    off = np.abs(1 - rate - exact)
+    if off.max() > TOLERANCE:
+        kept, said = (np.broadcast_to(one, off.shape).flat[off.argmax()] for one in (1 - rate, exact))
+        raise ValueError(f"its equation keeps {kept:g} of the membrane, its metadata say {said:g}")
     if np.abs(gain - 1).max() > TOLERANCE or np.any(getattr(node, "v_leak", 0)):
         raise ValueError(f"its equation scales the input by {gain.flat[0]:g} or has a resting potential")
     return exact

@@ -152,6 +152,8 @@ def _ungrouped(node: Conv2d) -> Array:
 def _node_refusals(node: Node, graph: Graph) -> Iterator[str]:
     if node.name in ("", ".") or "/" in node.name or "\0" in node.name:
         yield f"{node.name!r}: not a name in HDF5; accepted is any other without '/'"
+    if isinstance(node, Neuron) and 0 < np.count_nonzero(np.asarray(node.decay) == 1) < np.size(node.decay):
+        yield f"{node.name}: decay 1 beside others; a NIR layer leaks (LIF) or does not (IF), keep all below 1"
     if isinstance(node, Conv2d) and square(node, graph.shapes[node.inputs[0]]) is None:
         yield (
             f"{node.name}: kernel {node.weight.shape[2:]}; nir takes its height for its width, and no square kernel "
@@ -208,20 +210,21 @@ def _neuron(node: Neuron, shape: Shape, lasts: bool) -> Any:
         "v_threshold": _floats(over_channels(node.threshold, len(shape)) + step / 2) + zeros,
         "v_reset": zeros,
         "metadata": {
-            "decay_numerator": node.decay_numerator,
+            "decay_numerator": node.decay_numerator if np.ndim(node.decay) else int(node.decay_numerator),
             "decay_bits": node.decay_bits,
             "fraction_bits": node.fraction_bits,
         },
     }
-    if node.decay == 1:
+    decay = over_channels(np.asarray(node.decay), len(shape))
+    if np.all(decay == 1):
         return nir.IF(r=np.full(shape, 1 / DT), **parameters)
-    tau = np.full(shape, DT / (1 - node.decay))
+    tau = np.broadcast_to(DT / (1 - decay), shape).copy()
     return nir.LIF(tau=tau, r=tau / DT, v_leak=zeros, **parameters)
 
 
 def lasting(node: Neuron, graph: Graph) -> bool:
     """Whether the reset matters: something of the membrane reaches another step."""
-    return graph.timesteps > 1 and node.decay != 0
+    return graph.timesteps > 1 and bool(np.any(node.decay != 0))
 
 
 def _floats(values: Array) -> Array:

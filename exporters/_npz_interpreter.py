@@ -50,7 +50,7 @@ def present(manifest: dict[str, Any], arrays: dict[str, Array], samples: Array) 
             if operation == "Input":
                 values[name] = (samples[step] if frames else samples).astype(np.int64)
             elif operation == "Neuron":
-                values[name], state[name] = neuron(node, own["threshold"], given[0], state.get(name, 0))
+                values[name], state[name] = neuron(node, own, given[0], state.get(name, 0))
                 fired[name].append(values[name].astype(np.uint8))
             elif operation == "Output":
                 logits = logits + given[0]
@@ -59,12 +59,16 @@ def present(manifest: dict[str, Any], arrays: dict[str, Array], samples: Array) 
     return {name: np.stack(steps) for name, steps in fired.items()}, logits
 
 
-def neuron(node: dict[str, Any], threshold: Array, current: Array, membrane: Any) -> tuple[Array, Array]:
+def neuron(node: dict[str, Any], own: dict[str, Array], current: Array, membrane: Any) -> tuple[Array, Array]:
     """Spikes and the membrane after the reset; the membrane is in units of 2**-fraction_bits."""
     unit = 2 ** node["fraction_bits"]
-    grown = np.abs(membrane) * node["decay_numerator"]
+    decay, threshold = (
+        np.asarray(values, dtype=np.int64).reshape(-1, *[1] * (current.ndim - 2))
+        for values in (own.get("decay_numerator", node.get("decay_numerator")), own["threshold"])
+    )
+    grown = np.abs(membrane) * decay
     leaked = np.sign(membrane) * (grown >> node["decay_bits"])
-    limit = unit * threshold.astype(np.int64).reshape(-1, *[1] * (current.ndim - 2))
+    limit = unit * threshold
     membrane = leaked + unit * current
     spikes = membrane > limit
     after = 0 if node["reset"] == "zero" else membrane - limit

@@ -1,7 +1,8 @@
 """A neuron's membrane in ONNX: float32 wherever float32 is exact on the integers, which is also fastest.
 
 Every membrane is a multiple of `2**-fraction_bits`, so it is an integer in those units, and float32 holds integers
-below 2**24. What decides is the leak, n / 2**k in lowest terms, which is truncated to that grid:
+below 2**24. What decides is the leak, n / 2**k in lowest terms (k for all channels, n for each), which is truncated to
+that grid:
 
     Membrane            nothing is ever truncated, since k * (steps - 1) <= fraction_bits: a product in weight units
     TruncatedMembrane   the product with n stays below 2**24: float32 in units of the grid, Cast truncates
@@ -13,7 +14,7 @@ over the membrane in onnxruntime, where Greater and Cast are two, and `Where` is
 
 from __future__ import annotations
 
-from fractions import Fraction
+import numpy as np
 
 from snnkd_deploy.bounds import Bounds, largest
 from snnkd_deploy.ir import Array, Neuron
@@ -30,21 +31,16 @@ def membrane(
     """How this neuron is written; `limits` is None for real numbers, `steps` None where they have no end."""
     if limits is None:
         return RealMembrane(nodes, node, ranks)
-    reach, part = largest(limits.membranes[node.name]), leak(node)
+    reach, (numerators, shift) = largest(limits.membranes[node.name]), node.leak
     limit = int(node.threshold.max()) << node.fraction_bits
     reach = reach + limit if node.reset == "subtract_late" else max(reach, limit)  # it is taken away in a second sum
-    shift = part.denominator.bit_length() - 1
+    grown = reach * int(numerators.max())
     if current.type == "float" and reach < EXACT_FLOAT32:
         if shift == 0 or (steps is not None and shift * (steps - 1) <= node.fraction_bits):
             return Membrane(nodes, node, ranks)
-        if reach * part.numerator < EXACT_FLOAT32:
+        if grown < EXACT_FLOAT32:
             return TruncatedMembrane(nodes, node, ranks)
-    return IntegerMembrane(nodes, node, ranks, narrow=reach * part.numerator <= LARGEST_INT32)
-
-
-def leak(node: Neuron) -> Fraction:
-    """The part of the membrane that is kept, in lowest terms."""
-    return Fraction(node.decay_numerator, 2**node.decay_bits)
+    return IntegerMembrane(nodes, node, ranks, narrow=grown <= LARGEST_INT32)
 
 
 class Membrane:
@@ -53,7 +49,7 @@ class Membrane:
     type: Type = "float"
 
     def __init__(self, nodes: Nodes, node: Neuron, ranks: int) -> None:
-        self.nodes, self.node = nodes, node
+        self.nodes, self.node, self.ranks = nodes, node, ranks
         self.grid = 2.0**node.fraction_bits
         """Steps of the membrane's grid in one of its units."""
         self.limit = _over_channels(node.threshold, ranks)
@@ -61,7 +57,7 @@ class Membrane:
     @property
     def lasting(self) -> bool:
         """Whether anything of it reaches the next step."""
-        return self.node.decay != 0
+        return bool(np.any(self.node.decay != 0))
 
     def current(self, edge: str) -> str:
         """The input in units of the membrane."""
@@ -69,9 +65,9 @@ class Membrane:
 
     def leak(self, v: str, at: str) -> str:
         """What is kept of v."""
-        if self.node.decay == 1:
+        if np.all(self.node.decay == 1):
             return v
-        return self.nodes.op("Mul", [v, self.nodes.number(self.node.decay, "float")], f"{at}/leaked")
+        return self.nodes.op("Mul", [v, self._each(np.asarray(self.node.decay), "decay", "float")], f"{at}/leaked")
 
     def fire(self, v: str, at: str, spikes: str) -> str:
         """The tensor of spikes, float32 0 or 1."""
@@ -100,6 +96,13 @@ class Membrane:
     def _greater(self, v: str, at: str, spikes: str) -> str:
         fires = self.nodes.op("Greater", [v, self._threshold()], f"{at}/fires")
         return self.nodes.op("Cast", [fires], spikes, to=CODES["float"])
+
+    def _each(self, values: Array, what: str, kind: Type) -> str:
+        """A number that all neurons share, or one per channel."""
+        if not values.ndim:
+            return self.nodes.number(values.item(), kind)
+        dtype = "float32" if kind == "float" else "int32"
+        return self.nodes.constant(_over_channels(values, self.ranks).astype(dtype), f"{self.node.name}/{what}")
 
     def _threshold(self) -> str:
         kind = "float32" if self.type == "float" else "int32"
@@ -146,7 +149,7 @@ class IntegerMembrane(Membrane):
     def __init__(self, nodes: Nodes, node: Neuron, ranks: int, narrow: bool) -> None:
         super().__init__(nodes, node, ranks)
         self.narrow = narrow
-        self.unit = 1 if node.decay == 1 else 2**node.fraction_bits
+        self.unit = 1 if np.all(node.decay == 1) else 2**node.fraction_bits
         self.limit = self.limit * self.unit
 
     def current(self, edge: str) -> str:
@@ -161,13 +164,13 @@ class IntegerMembrane(Membrane):
         Where the product might, v is split at the denominator: v = high * d + low with both of v's sign, so that
         trunc(v * n / d) = high * n + trunc(low * n / d).
         """
-        part, op = leak(self.node), self.nodes.op
-        if part == 1:
+        (numerators, bits), op = self.node.leak, self.nodes.op
+        if np.all(self.node.decay == 1):
             return v
-        below = self.nodes.number(part.denominator, "int32")
-        if part.numerator == 1:
+        below = self.nodes.number(2**bits, "int32")
+        if np.all(numerators == 1):
             return op("Div", [v, below], f"{at}/leaked")
-        above = self.nodes.number(part.numerator, "int32")
+        above = self._each(numerators, "numerators", "int32")
         if self.narrow:
             grown = op("Mul", [v, above], f"{at}/grown")
             return op("Div", [grown, below], f"{at}/leaked")

@@ -35,12 +35,14 @@ def refusals(graph: Graph) -> Iterator[str]:
             met = 2 * largest(limits.membranes[node.name])  # snnTorch adds the current before it subtracts a threshold
         if met > EXACT_FLOAT32:
             yield f"{node.name}: its sums can reach {met}, float32 is exact up to {EXACT_FLOAT32}"
+        if isinstance(node, Neuron) and int(node.leak[0].max()) >= EXACT_FLOAT32:
+            yield f"{node.name}: its decay has {node.decay_bits} bits, float32 holds 24"
 
 
 def is_plain(neuron: Neuron, timesteps: int) -> bool:
     """Whether a `snn.Leaky` in float32 has the spikes of the integer neuron."""
     if neuron.reset == "subtract":
-        return neuron.decay == 1
+        return bool(np.all(neuron.decay == 1))
     return leak_shift(neuron) * (timesteps - 1) <= neuron.fraction_bits
 
 
@@ -114,15 +116,14 @@ class Source:
         return self._neuron(node, shape) if isinstance(node, Neuron) else ""
 
     def _neuron(self, node: Neuron, shape: Shape) -> str:
-        if node.threshold.ndim:  # along the channels; the values come with the weights
-            threshold = f"torch.ones({', '.join([str(shape[0]), *('1' for _ in shape[1:])])})"
-        else:
-            threshold = f"{int(node.threshold)}.0"
+        per_channel = f"torch.ones({', '.join([str(shape[0]), *('1' for _ in shape[1:])])})"  # the weights fill it
+        threshold = per_channel if node.threshold.ndim else f"{int(node.threshold)}.0"
+        several = bool(np.ndim(node.decay))
         common = f'threshold={threshold}, reset_mechanism="{node.reset}", init_hidden=True'
         if is_plain(node, self.graph.timesteps):
-            return f"snn.Leaky(beta={node.decay!r}, {common})"
-        leak = f"{node.decay_numerator}, {node.decay_bits}, {node.fraction_bits}"
-        return f"IntegerLeaky({leak}, {common})"
+            return f"snn.Leaky(beta={per_channel if several else repr(node.decay)}, {common})"
+        numerator = per_channel if several else str(node.decay_numerator)
+        return f"IntegerLeaky({numerator}, {node.decay_bits}, {node.fraction_bits}, {common})"
 
     def _steps(self) -> Iterator[str]:
         """One line for each node; a value that only the next node reads is called `x`."""
@@ -177,10 +178,10 @@ class IntegerLeaky(snn.Leaky):
 
     def __init__(self, numerator, bits, fraction_bits, **options):
         super().__init__(beta=numerator / 2**bits, **options)
-        self.factor, self.fine = numerator / 2**bits, 2**fraction_bits
+        self.fine = 2**fraction_bits
 
     def _leaked(self, mem):
-        return (torch.trunc(mem.double() * self.fine * self.factor) / self.fine).to(mem.dtype)
+        return (torch.trunc(mem.double() * self.fine * self.beta.double()) / self.fine).to(mem.dtype)
 
     def _base_zero(self, input_):
         return self._leaked((1 - self.reset) * self.mem) + input_

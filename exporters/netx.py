@@ -195,10 +195,13 @@ def _neuron_refusals(node: Neuron) -> Iterator[str]:
         yield f"{node.name}: thresholds {node.threshold.min()}..{node.threshold.max()}; a block has one"
     if node.threshold.min() < 1 or node.threshold.max() > THRESHOLD:
         yield f"{node.name}: threshold {node.threshold.max()}; 1..{THRESHOLD} is accepted"
-    numerator = node.decay * DECAY_UNITY
-    if numerator != round(numerator) or not 1 <= numerator <= DECAY_UNITY:
-        yield f"{node.name}: decay {node.decay}; 1/{DECAY_UNITY}..1 in steps of 1/{DECAY_UNITY} is accepted"
-    elif node.decay != 1 and node.fraction_bits != FRACTION_BITS:
+    if np.ptp(node.decay) > 0:
+        yield f"{node.name}: decays {np.min(node.decay):.4g}..{np.max(node.decay):.4g}; a block has one"
+    numerators = np.atleast_1d(node.decay) * DECAY_UNITY
+    off = numerators[(numerators != np.rint(numerators)) | (numerators < 1) | (numerators > DECAY_UNITY)]
+    if off.size:
+        yield f"{node.name}: decay {off[0] / DECAY_UNITY}; 1/{DECAY_UNITY}..1 in steps of 1/{DECAY_UNITY} is accepted"
+    elif np.any(node.decay != 1) and node.fraction_bits != FRACTION_BITS:
         yield f"{node.name}: {node.fraction_bits} bits behind the point of its membrane; {FRACTION_BITS} are kept"
 
 
@@ -303,7 +306,7 @@ def _neuron(reader: Neuron | Output) -> dict[str, Array]:
     """Leaky, or for the readout without leak and below its threshold at all times; no memory of the current."""
     leak, threshold = 0, THRESHOLD
     if isinstance(reader, Neuron):
-        leak, threshold = DECAY_UNITY - round(reader.decay * DECAY_UNITY), int(reader.threshold.flat[0])
+        leak, threshold = DECAY_UNITY - round(np.max(reader.decay) * DECAY_UNITY), int(reader.threshold.flat[0])
     numbers = {"iDecay": DECAY_UNITY, "vDecay": leak, "vThMant": threshold, "refDelay": 1, "gradedSpike": 0}
     return {"type": _text("CUBA"), **{name: np.asarray(value, np.int32) for name, value in numbers.items()}}
 

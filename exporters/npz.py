@@ -69,6 +69,7 @@ RULES = (
     "between layers. Nodes that depend on a still picture alone may be computed once.",
     "Shapes and axes are those of one sample. Arrays are in row-major (C) order, the last axis fastest.",
     "`threshold` has one value for all neurons of a layer, or one per channel (its first axis).",
+    "`decay_numerator` is a number for all neurons of a layer, or stands among its arrays: one per channel.",
     "`scale` is the real value of the integer 1, for information; no operation needs it.",
 )
 
@@ -153,8 +154,8 @@ def _settings(node: Node) -> dict[str, Any]:
     if isinstance(node, Pool):
         return {"kernel": list(node.kernel), "stride": list(node.stride)}
     if isinstance(node, Neuron):
-        names = ("decay_numerator", "decay_bits", "fraction_bits", "reset")
-        return {name: getattr(node, name) for name in names}
+        own = {} if np.ndim(node.decay) else {"decay_numerator": int(node.decay_numerator)}
+        return {**own, **{name: getattr(node, name) for name in ("decay_bits", "fraction_bits", "reset")}}
     return {"scale": node.unit} if isinstance(node, Output) else {}
 
 
@@ -170,7 +171,8 @@ def _arrays(node: Node) -> dict[str, tuple[Array, list[str]]]:
     if isinstance(node, Linear):
         return {"weight": (node.weight, ["out feature", "in feature"]), "bias": (node.bias, ["out feature"])}
     if isinstance(node, Neuron):
-        return {"threshold": (node.threshold, ["channel"] if node.threshold.ndim else [])}
+        found = {"threshold": (node.threshold, ["channel"] if node.threshold.ndim else [])}
+        return found | ({"decay_numerator": (node.decay_numerator, ["channel"])} if np.ndim(node.decay) else {})
     return {}
 
 

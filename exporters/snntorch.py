@@ -84,7 +84,8 @@ def _weights(source: Source, path: Path) -> bytes:
         for node in source.graph:
             layer: Any = getattr(network, source.names[node.name], None)
             if isinstance(node, Neuron):
-                layer.threshold.copy_(torch.from_numpy(np.asarray(node.threshold)).reshape(layer.threshold.shape))
+                for buffer, values in ((layer.threshold, node.threshold), (layer.beta, node.decay)):
+                    buffer.copy_(torch.from_numpy(np.asarray(values)).reshape(buffer.shape))
             elif isinstance(node, Linear | Conv2d):
                 layer.weight.copy_(torch.from_numpy(node.weight))
                 layer.bias.copy_(torch.from_numpy(node.bias))

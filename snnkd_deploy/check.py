@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from fractions import Fraction
 
 import numpy as np
 
@@ -166,11 +165,13 @@ def _stage_problems(node: Node, stage: Stage) -> Iterator[str]:
     if isinstance(node, Attention) and node.scale != 1:
         yield f"{node.name}: scale {node.scale} is not 1"
     for name, array in describe(node)[1].items():
-        if name != "unit" and not is_integer(array):
+        if name not in ("unit", "decay") and not is_integer(array):
             yield f"{node.name}: {name} is not integer"
     if isinstance(node, Neuron):
-        if node.decay_bits == 0 or node.decay * 2**node.decay_bits != node.decay_numerator:
-            yield f"{node.name}: decay {node.decay} is not a multiple of 2**-{node.decay_bits}"
+        decays = np.atleast_1d(node.decay)
+        off = decays[decays * 2**node.decay_bits != node.decay_numerator]
+        if node.decay_bits == 0 or off.size:
+            yield f"{node.name}: decay {(off if off.size else decays)[0]} is not a multiple of 2**-{node.decay_bits}"
         if node.threshold.min() < 1:
             yield f"{node.name}: threshold {node.threshold.min()} is below 1"
 
@@ -180,10 +181,11 @@ def _array_problems(node: Node, channels: int) -> Iterator[str]:
         if not np.isfinite(array).all():
             yield f"{node.name}: {name} holds a value that is not finite"
     for name, values in _per_channel(node):
-        if values.shape != (channels,) and not (values.ndim == 0 and name == "threshold"):
+        if values.shape != (channels,) and not (values.ndim == 0 and name in ("threshold", "decay")):
             yield f"{node.name}: {name} has shape {values.shape}, {channels} channels need ({channels},)"
-    if isinstance(node, Neuron) and not 0 <= node.decay <= 1:
-        yield f"{node.name}: decay {node.decay} is not in 0..1"
+    if isinstance(node, Neuron):
+        decays = np.atleast_1d(node.decay)
+        yield from (f"{node.name}: decay {beyond} is not in 0..1" for beyond in decays[(decays < 0) | (decays > 1)][:1])
 
 
 def _per_channel(node: Node) -> list[tuple[str, Array]]:
@@ -191,7 +193,7 @@ def _per_channel(node: Node) -> list[tuple[str, Array]]:
         return [("bias", node.bias)]
     if isinstance(node, BatchNorm):
         return [(name, getattr(node, name)) for name in ("mean", "variance", "gamma", "beta")]
-    return [("threshold", node.threshold)] if isinstance(node, Neuron) else []
+    return [("threshold", node.threshold), ("decay", np.asarray(node.decay))] if isinstance(node, Neuron) else []
 
 
 def _number_problems(node: Node, target: Target) -> Iterator[str]:
@@ -216,8 +218,19 @@ def _neuron_problems(node: Neuron, target: Target) -> Iterator[str]:
         yield f"{node.name}: one threshold per channel; this target has one per layer"
     if node.reset not in target.resets:
         yield f"{node.name}: reset {node.reset!r}; this target resets by {' or '.join(map(repr, target.resets))}"
-    if node.decay_numerator < target.decay.minimum_numerator:
-        yield f"{node.name}: decay {node.decay} is below {target.decay.minimum_numerator} / 2**{target.decay.bits}"
+    if node.decay_numerator.min() < target.decay.minimum_numerator:
+        least = np.min(node.decay)
+        yield f"{node.name}: decay {least} is below {target.decay.minimum_numerator} / 2**{target.decay.bits}"
+    yield from decay_problems(node, target)
+
+
+def decay_problems(node: Neuron, target: Target) -> Iterator[str]:
+    """Decays per channel, where the target has one per layer of neurons; of any stage."""
+    if np.ndim(node.decay) and "channel" not in target.decay.granularity:
+        yield (
+            f"{node.name}: decays {np.min(node.decay):.4g}..{np.max(node.decay):.4g}, one per channel "
+            f"({np.size(node.decay)}); this target has one per layer of neurons: train with --learn-decay layer"
+        )
 
 
 def leak_problems(graph: Graph, target: Target) -> Iterator[str]:
@@ -231,15 +244,19 @@ def leak_problems(graph: Graph, target: Target) -> Iterator[str]:
     for node in graph.of(Neuron):
         if leak_shift(node) * (graph.timesteps - 1) > node.fraction_bits:
             yield (
-                f"{node.name}: decay {node.decay} over {graph.timesteps} steps needs rounding, which this format "
+                f"{node.name}: {_spelt(node.decay)} over {graph.timesteps} steps needs rounding, which this format "
                 f"cannot say; accepted are 1 (no leak), 0.5 up to {node.fraction_bits + 1} steps, 0.25 or 0.75 up to "
                 f"{node.fraction_bits // 2 + 1}"
             )
 
 
 def leak_shift(node: Neuron) -> int:
-    """m of the neuron's decay = odd / 2**m: how many fraction bits each step of the leak adds."""
-    return Fraction(node.decay_numerator, 2**node.decay_bits).denominator.bit_length() - 1
+    """m of the neuron's decay = odd / 2**m, the most of its channels: fraction bits that each step of the leak adds."""
+    return node.leak[1]
+
+
+def _spelt(decay: float | Array) -> str:
+    return f"decays {np.min(decay):.4g}..{np.max(decay):.4g}, one per channel," if np.ndim(decay) else f"decay {decay}"
 
 
 def _beyond(node: Node, what: str, values: Array, minimum: int, maximum: int) -> Iterator[str]:

@@ -84,7 +84,7 @@ SETTINGS = {
     "timesteps": "steps T of the student; events are binned into as many frames",
     "encoding": "how a student sees still pictures: direct (at each step), or as spikes by rate or latency",
     "decay": "part of the membrane that is kept each step; 1 is IF",
-    "learn_decay": "keep the decay, or learn one per layer or per channel (which cannot be exported)",
+    "learn_decay": "keep the decay, or learn one per layer, or one per channel (which Loihi cannot hold)",
     "threshold": "membrane above which a neuron fires",
     "reset": "membrane after a spike: to zero, or less the threshold",
     "surrogate": "stand-in for the derivative of the spike: atan, sigmoid, triangle, rectangle",

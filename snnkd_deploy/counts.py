@@ -139,7 +139,7 @@ class Neurons(Layer):
     updates_active: int
     updates_inactive: int
     leak_multiplies: int
-    """One an update, if the decay is neither 0 nor 1."""
+    """One an update of a neuron whose decay is neither 0 nor 1."""
     membrane_adds: int
     """The current is added to the membrane: one an active update."""
     compares: int
@@ -568,10 +568,11 @@ def _updates(node: Neuron, watch: _Watch, size: int) -> dict[str, Any]:
     per_step, active = watch.spikes[node.name], watch.active[node.name]
     updates = size * watch.samples * watch.graph.timesteps
     spikes = int(per_step.sum())
+    leaky = (np.asarray(node.decay) != 0) & (np.asarray(node.decay) != 1)
     return {
         "updates_active": active,
         "updates_inactive": updates - active,
-        "leak_multiplies": 0 if node.decay in (0, 1) else updates,
+        "leak_multiplies": updates * np.count_nonzero(leaky) // leaky.size,
         "membrane_adds": active,
         "compares": updates,
         "reset_adds": spikes if node.reset in ("subtract", "subtract_late") else 0,

@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-from snnkd_deploy.ir import Conv2d, Graph, Input, Linear, Neuron, Node, Pool, canonical_bytes, describe
+import numpy as np
+
+from snnkd_deploy.ir import Array, Conv2d, Graph, Input, Linear, Neuron, Node, Pool, canonical_bytes, describe
 
 Trail = tuple[tuple[str, Graph], ...]
 """The traced graph, and what each pass made of it."""
@@ -92,14 +94,18 @@ def in_words(node: Node) -> str:
     if isinstance(node, Linear | Conv2d):
         return f"{kind} {'x'.join(map(str, node.weight.shape))}"
     if isinstance(node, Neuron):
-        least, most = float(node.threshold.min()), float(node.threshold.max())
-        threshold = f"{least:g}" if least == most else f"{least:g}..{most:g}"
-        return f"Neuron, decay {node.decay:g}, threshold {threshold}, reset {node.reset}"
+        decay, threshold = _span(np.asarray(node.decay)), _span(node.threshold)
+        return f"Neuron, decay {decay}, threshold {threshold}, reset {node.reset}"
     if isinstance(node, Pool):
         return f"{kind} {node.kernel[0]}x{node.kernel[1]}"
     if isinstance(node, Input):
         return f"Input {'x'.join(map(str, node.shape))}, {node.low}..{node.high}, one is {node.scale:.4g}"
     return kind
+
+
+def _span(values: Array) -> str:
+    least, most = float(values.min()), float(values.max())
+    return f"{least:g}" if least == most else f"{least:g}..{most:g}"
 
 
 def _changes(name: str, trail: Trail) -> Iterable[str]:

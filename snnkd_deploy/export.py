@@ -408,7 +408,8 @@ def _layer_entry(graph: Graph, name: str) -> list[dict[str, Any]]:
         ]
     if isinstance(node, Neuron):
         thresholds = sorted({int(one) for one in np.atleast_1d(node.threshold)})
-        decay = f"{node.decay_numerator}/{2**node.decay_bits}"
+        decays = "..".join(str(one) for one in sorted({node.decay_numerator.min(), node.decay_numerator.max()}))
+        decay = f"{decays}/{2**node.decay_bits}" + (", per channel" if np.ndim(node.decay) else "")
         entry = {"thresholds": [thresholds[0], thresholds[-1]], "decay": decay, "reset": node.reset}
         return [{"name": name, "kind": "Neuron", "shape": shape, **entry}]
     return []

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -75,6 +75,8 @@ def _node(key: str, plain: Mapping[str, Any], tensors: Mapping[str, Array]) -> N
             values[field.name] = tuple(value) if isinstance(value, list) else value
         else:
             raise KeyError(f"{plain['name']}: no {field.name}")
-        if hints[field.name] is float and not isinstance(values[field.name], float | int):
+        accepted = get_args(hints[field.name]) or (hints[field.name],)
+        per_channel = stored is not None and len(accepted) > 1
+        if float in accepted and not per_channel and not isinstance(values[field.name], float | int):
             raise TypeError(f"{plain['name']}: {field.name} is not a number")
     return kind(**values)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from enum import IntEnum
@@ -158,7 +159,8 @@ class Neuron(Node):
     `decay` is a multiple of `2**-decay_bits` whose product is truncated toward zero (Loihi: 12 bits, 6 bits).
     """
 
-    decay: float
+    decay: float | Array
+    """One for all, a number, or one per channel, `(channels,)`."""
     threshold: Array
     """One for all, shape `()`, or one per channel, `(channels,)`."""
     reset: Reset = "zero"
@@ -166,9 +168,16 @@ class Neuron(Node):
     fraction_bits: int = 0
 
     @property
-    def decay_numerator(self) -> int:
-        """`decay * 2**decay_bits`, an integer from INTEGER on."""
-        return round(self.decay * (1 << self.decay_bits))
+    def decay_numerator(self) -> Array:
+        """`decay * 2**decay_bits`, integers from INTEGER on, `()` or `(channels,)`."""
+        return np.asarray(np.rint(np.asarray(self.decay) * 2**self.decay_bits).astype(np.int64))
+
+    @property
+    def leak(self) -> tuple[Array, int]:
+        """From INTEGER on decay = numerator / 2**m: the numerators, `()` or `(channels,)`, and the least m for all."""
+        numerator, unity = self.decay_numerator, 2**self.decay_bits
+        common = math.gcd(unity, *numerator.ravel().tolist())
+        return np.asarray(numerator // common), (unity // common).bit_length() - 1
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -19,9 +19,10 @@ def round_half_even(values: Array) -> Array:
     return np.asarray(np.rint(values).astype(np.int64))
 
 
-def scale_by_fraction(values: Array, numerator: int, bits: int) -> Array:
+def scale_by_fraction(values: Array, numerator: Array | int, bits: int) -> Array:
     """values * numerator / 2**bits, truncated toward zero (Loihi's decay: sign(v) * ((|v| * k) >> 12))."""
-    return np.asarray(np.sign(values) * ((np.abs(values) * numerator) >> bits))
+    grown: Array = np.abs(values) * numerator
+    return np.asarray(np.sign(values) * (grown >> bits))
 
 
 def linear(x: Array, node: Linear) -> Array:

@@ -157,14 +157,12 @@ def membranes(node: Neuron, current: Array, timesteps: int) -> Iterator[tuple[Ar
     """
     exact = is_integer(current) and is_integer(node.threshold)
     threshold = over_channels(node.threshold, current.ndim - 2)
+    decay = over_channels(node.decay_numerator if exact else np.asarray(node.decay), current.ndim - 2)
     unit = 2**node.fraction_bits if exact else 1
     potential: Array = np.zeros(current.shape[1:], dtype=np.int64 if exact else np.float64)
     fires = np.zeros(current.shape[1:], dtype=bool)
     for step in range(timesteps):
-        if exact:
-            potential = scale_by_fraction(potential, node.decay_numerator, node.decay_bits)
-        else:
-            potential = node.decay * potential
+        potential = scale_by_fraction(potential, decay, node.decay_bits) if exact else decay * potential
         potential = potential + current[step if len(current) > 1 else 0] * unit
         if node.reset == "subtract_late":
             potential = potential - threshold * unit * fires

@@ -45,6 +45,8 @@ class Decay:
 
     bits: int
     minimum_numerator: int
+    granularity: tuple[Literal["layer", "channel"], ...]
+    """What may have a decay of its own: the neurons of a `layer`, those of a `channel`."""
     exact_in_float32: bool
     """The format's readers hold the membrane in float32: only leaks that float32 computes exactly are accepted."""
     source: str

@@ -258,9 +258,8 @@ def _flatten(module: nn.Flatten, shape: Shape) -> Node:
 
 def _neuron(module: layers.Neuron, shape: Shape) -> Node:
     learned = module.decays
-    if learned is not None and len(learned) > 1:
-        raise Refusal(f"learned {len(learned)} decays, one per channel; a graph holds one per layer of neurons")
-    decay = float(module.decay if learned is None else learned.detach())
+    several = learned is not None and len(learned) > 1
+    decay = _array(learned) if several else float(module.decay if learned is None else learned.detach())
     threshold = np.asarray(float(module.threshold))
     return Neuron(name="", inputs=(), decay=decay, threshold=threshold, reset=module.reset)
 

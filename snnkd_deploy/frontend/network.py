@@ -223,7 +223,7 @@ def _meaning(sketch: Sketch, value: Value) -> tuple[str, float, str] | str:
 def _membrane(sketch: Sketch, value: Value, node: Any) -> tuple[str, float, str] | str:
     """The last membrane of a neuron without reset and without leak is the sum of its currents."""
     last = isinstance(value, At) and value.step == sketch.timesteps - 1
-    if isinstance(node, Neuron) and node.reset == "none" and node.decay == 1 and last:
+    if isinstance(node, Neuron) and node.reset == "none" and np.all(node.decay == 1) and last:
         source = node.inputs[0]
         return source, float(sketch.timesteps), f"the last membrane of {node.name}, the sum of its currents"
     return (

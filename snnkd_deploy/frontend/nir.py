@@ -209,8 +209,8 @@ class _Walk:
         if self.exact:
             return [_exact_neuron(name, node, source, shape)]
         leaking = isinstance(node, nir.LIF)
-        rate = _single(self.dt / node.tau, "tau") if leaking else 0.0
-        if not 0 <= rate <= 1:
+        rate = self.dt / node.tau if leaking else np.zeros(shape)
+        if np.min(rate) < 0 or np.max(rate) > 1:
             raise Refusal(f"tau is shorter than the step of {self.dt:g} s; choose a smaller dt")
         if not self.subtracting and np.any(node.v_reset):
             raise Refusal("v_reset is not 0; shift v_leak, v_threshold and v_reset so that it is")
@@ -227,7 +227,7 @@ class _Walk:
         neuron = Neuron(
             name=name,
             inputs=(current[-1].name if current else source,),
-            decay=1 - rate,
+            decay=_number_or_all(1 - _per_channel(rate, shape, "tau")),
             threshold=_one_or_all(threshold),
             reset="subtract" if self.subtracting else "zero",
         )
@@ -239,12 +239,12 @@ def _exact_neuron(name: str, node: Any, source: str, shape: Shape) -> Neuron:
     lacking = {"decay_numerator", "decay_bits", "fraction_bits"} - set(node.metadata)
     if lacking:
         raise Refusal(f"its metadata lack {', '.join(sorted(lacking))}")
-    numerator, bits = int(node.metadata["decay_numerator"]), int(node.metadata["decay_bits"])
+    numerator, bits = np.asarray(node.metadata["decay_numerator"]), int(node.metadata["decay_bits"])
     threshold = np.floor(_per_channel(node.v_threshold, shape, "v_threshold")).astype(np.int64)
     return Neuron(
         name=name,
         inputs=(source,),
-        decay=numerator / 2**bits,
+        decay=_number_or_all(np.atleast_1d(numerator / 2**bits)),
         threshold=_one_or_all(threshold),
         decay_bits=bits,
         fraction_bits=int(node.metadata["fraction_bits"]),
@@ -283,11 +283,8 @@ def _per_channel(values: Any, shape: Shape, what: str) -> Array:
     return whole[:, 0].copy()
 
 
-def _single(values: Any, what: str) -> float:
-    flat = np.asarray(values, dtype=np.float64).reshape(-1)
-    if (flat != flat[0]).any():
-        raise Refusal(f"{what} differs between its neurons; one per layer is accepted")
-    return float(flat[0])
+def _number_or_all(values: Array) -> float | Array:
+    return float(values[0]) if np.ptp(values) == 0 else values
 
 
 def _one_or_all(values: Array) -> Array:

@@ -15,7 +15,7 @@ import numpy as np
 
 from snnkd_deploy.bounds import bounds, largest
 from snnkd_deploy.calibration import Calibration
-from snnkd_deploy.check import attention_problems, first_neurons
+from snnkd_deploy.check import attention_problems, decay_problems, first_neurons
 from snnkd_deploy.errors import ConfigError, GraphError, LegalityError
 from snnkd_deploy.ir import (
     Add,
@@ -79,7 +79,7 @@ def quantize(graph: Graph, target: Target, calibration: Calibration) -> Graph:
     """
     if problems := attention_problems(graph):
         raise GraphError(f"{graph.name} has products that are no counts:", problems)
-    if problems := list(_uncounted(graph)):
+    if problems := [*_uncounted(graph), *(one for node in graph.of(Neuron) for one in decay_problems(node, target))]:
         raise LegalityError(f"{target.name} cannot hold {graph.name}:", problems)
     limits = _limits(graph, target, calibration)
     groups = find_groups(graph)
@@ -362,14 +362,19 @@ def _integer_node(
     threshold = np.where(np.isclose(ratio, nearest, rtol=1e-9), nearest, np.floor(ratio)).astype(np.int64)
     if threshold.ndim and np.ptp(threshold) == 0:
         threshold = np.asarray(threshold.flat[0])
-    numerator = round(node.decay * 2**target.decay.bits)
     return replace(
         node,
         threshold=threshold,
-        decay=numerator / 2**target.decay.bits,
+        decay=_rounded(node.decay, target.decay.bits),
         decay_bits=target.decay.bits,
         fraction_bits=target.state.fraction_bits,
     )
+
+
+def _rounded(decay: float | Array, bits: int) -> float | Array:
+    """The nearest multiples of 2**-bits."""
+    nearest = round_half_even(np.asarray(decay) * 2**bits) / 2**bits
+    return nearest if nearest.ndim else float(nearest)
 
 
 def _excess(graph: Graph, groups: list[Group], target: Target) -> dict[int, float]:

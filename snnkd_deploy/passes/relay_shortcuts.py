@@ -124,9 +124,9 @@ def _silent_bias(neuron: Neuron, timesteps: int) -> int:
 
 
 def _fires(neuron: Neuron, current: int, timesteps: int) -> bool:
-    unit, membrane = 2**neuron.fraction_bits, np.asarray(0)
+    unit, membrane, decay = 2**neuron.fraction_bits, np.asarray(0), neuron.decay_numerator.min()
     for _ in range(timesteps):
-        membrane = scale_by_fraction(membrane, neuron.decay_numerator, neuron.decay_bits) + current * unit
+        membrane = scale_by_fraction(membrane, decay, neuron.decay_bits) + current * unit
         if membrane > neuron.threshold.min() * unit:
             return True
     return False
@@ -299,15 +299,17 @@ def _copying(layer: Layer, passing: Array, dimensions: int) -> Linear | Conv2d:
 def _reader(layer: Layer, synapse: Linear | Conv2d, target: Target) -> Neuron | Output:
     if isinstance(layer.reader, Output) or (layer.reader and not layer.carried):
         return replace(layer.reader, inputs=(synapse.name,))
-    neuron, own, threshold = layer.reader, 0, np.asarray(THRESHOLD)
+    neuron, own, threshold, decay = layer.reader, 0, np.asarray(THRESHOLD), np.asarray(1.0)
     if neuron:
-        own, threshold = layer.shape[0], neuron.threshold
-        relays = np.full(len(synapse.weight) - own, threshold.max())
-        threshold = np.concatenate([threshold, relays]) if threshold.ndim else threshold
+        own = layer.shape[0]
+        relays = np.ones(len(synapse.weight) - own, np.int64)
+        threshold, decay = neuron.threshold, np.asarray(neuron.decay)
+        threshold = np.concatenate([threshold, threshold.max() * relays]) if threshold.ndim else threshold
+        decay = np.concatenate([decay, decay.min() * relays]) if decay.ndim else decay
     return Relay(
         name=layer.name,
         inputs=(synapse.name,),
-        decay=neuron.decay if neuron else 1.0,
+        decay=decay if decay.ndim else float(decay),
         threshold=threshold,
         reset=neuron.reset if neuron else "zero",
         decay_bits=target.decay.bits,
