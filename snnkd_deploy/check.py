@@ -228,8 +228,8 @@ def decay_problems(node: Neuron, target: Target) -> Iterator[str]:
     """Decays per channel, where the target has one per layer of neurons; of any stage."""
     if np.ndim(node.decay) and "channel" not in target.decay.granularity:
         yield (
-            f"{node.name}: decays {np.min(node.decay):.4g}..{np.max(node.decay):.4g}, one per channel "
-            f"({np.size(node.decay)}); this target has one per layer of neurons: train with --learn-decay layer"
+            f"{node.name}: {np.size(node.decay)} decays, {np.min(node.decay):.4g}..{np.max(node.decay):.4g}, one per "
+            "channel; this target has one per layer of neurons: train with --learn-decay layer"
         )
 
 

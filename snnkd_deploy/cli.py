@@ -85,7 +85,7 @@ SETTINGS = {
     "encoding": "how a student sees still pictures: direct (at each step), or as spikes by rate or latency",
     "decay": "part of the membrane that is kept each step; 1 is IF",
     "learn_decay": "keep the decay, or learn one per layer, or one per channel (which Loihi cannot hold)",
-    "threshold": "membrane above which a neuron fires",
+    "threshold": "membrane above which a neuron fires; not learned, since the BatchNorm in front can scale instead",
     "reset": "membrane after a spike: to zero, or less the threshold",
     "surrogate": "stand-in for the derivative of the spike: atan, sigmoid, triangle, rectangle",
     "detach_reset": "leave the reset out of the gradient",

@@ -572,7 +572,7 @@ def _updates(node: Neuron, watch: _Watch, size: int) -> dict[str, Any]:
     return {
         "updates_active": active,
         "updates_inactive": updates - active,
-        "leak_multiplies": updates * np.count_nonzero(leaky) // leaky.size,
+        "leak_multiplies": updates * int(np.count_nonzero(leaky)) // leaky.size,
         "membrane_adds": active,
         "compares": updates,
         "reset_adds": spikes if node.reset in ("subtract", "subtract_late") else 0,

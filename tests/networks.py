@@ -38,6 +38,7 @@ class Recipe:
     residual: bool = False
     decays: tuple[float, ...] = (1.0, 0.5, 0.9, 0.25, 0.999)
     thresholds_per_channel: bool = False
+    decays_per_channel: bool = False
     spiking_input: bool | None = None
     timesteps: tuple[int, int] = (1, 5)
     attention: bool = False
@@ -48,7 +49,8 @@ CHAIN = Recipe()
 ANY = Recipe(pools=("avg", "max"), resets=("zero", "subtract"), residual=True, thresholds_per_channel=True)
 
 EVERY_RESET = replace(ANY, resets=("zero", "subtract", "subtract_late", "none"))
-
+LEAKS = replace(ANY, decays_per_channel=True)
+"""Channels of one layer that leak differently."""
 
 ATTENTIVE = Recipe(pools=("avg", "max"), resets=("zero", "subtract"), attention=True)
 """Products of spikes, on a stream of currents."""
@@ -141,8 +143,10 @@ class Builder:
         shape = (self.shape[0],) if recipe.thresholds_per_channel and self.random.random() < 0.3 else ()
         reset: Reset = recipe.resets[int(self.random.integers(len(recipe.resets)))]
         threshold = np.asarray(self.random.uniform(0.3, 1.2, size=shape))
+        own = recipe.decays_per_channel and self.random.random() < 0.8
+        kept = self.random.choice(recipe.decays, size=self.shape[0]) if own else decay
         return self.add(
-            Neuron(name=self.name("lif"), inputs=(self.last,), decay=decay, threshold=threshold, reset=reset)
+            Neuron(name=self.name("lif"), inputs=(self.last,), decay=kept, threshold=threshold, reset=reset)
         )
 
     def pool(self, kind: str) -> str:

@@ -43,6 +43,26 @@ def test_check_lowers_the_untrained_student() -> None:
     assert api.check("loihi").stage == Stage.LEGAL
     with pytest.raises(LegalityError, match="reset 'subtract'; this target resets by 'zero'"):
         api.check("loihi", load_config(reset="subtract"))
+    with pytest.raises(
+        LegalityError, match=r"blocks\.1\.neuron: 32 decays, 0\.5\.\.0\.5, one per channel; this target"
+    ):
+        api.check("loihi", load_config(learn_decay="channel"))
+    assert api.check("loihi", load_config(learn_decay="layer")).stage == Stage.LEGAL
+
+
+def test_decays_learned_per_channel_are_proven_and_refused(tmp_path: Path) -> None:
+    sizes = {"width": 4, "teacher_width": 4, "epochs": 2, "teacher_epochs": 2, "threads": 1}
+    run = api.train(load_config(learn_decay="channel", **sizes), out=tmp_path / "run")
+    options = api.ExportOptions(samples=6)
+    bundles = [api.export(run, name, options=options) for name in ("onnx", "c", "npz", "snntorch")]
+    assert len({one.digest for one in bundles}) == 1
+    assert all(proof["differing"] == 0 for one in bundles for proof in one.manifest["proofs"])
+    decays = [layer["decay"] for layer in bundles[0].manifest["layers"] if layer["kind"] == "Neuron"]
+    assert all(re.fullmatch(r"\d+\.\.\d+/4096, per channel", one) for one in decays)
+    assert api.energy(tmp_path / "report.json", bundles[0].path, samples=4)["energy"]
+    with pytest.raises(LegalityError, match="train with --learn-decay layer"):
+        api.export(run, "loihi", options=options)
+    assert not (run.path / "exports" / "loihi").exists()
 
 
 def test_residual_networks_are_one_network_everywhere(tmp_path: Path) -> None:

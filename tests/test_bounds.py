@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,14 +11,16 @@ from snnkd_deploy.bounds import bounds
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.compiler import lower
 from snnkd_deploy.errors import LegalityError
-from snnkd_deploy.ir import Array, Attention, Graph, Input, Node, Output, Stage
+from snnkd_deploy.ir import Array, Attention, Graph, Input, Neuron, Node, Output, Stage
 from snnkd_deploy.simulate import simulate
 from snnkd_deploy.target import load_target
 from tests.networks import ATTENTIVE, EVERY_RESET, Recipe, random_inputs, random_network
 from tests.test_simulate import one_neuron
 
+LEAKS = replace(EVERY_RESET, decays_per_channel=True)
 
-@pytest.mark.parametrize("recipe", [EVERY_RESET, ATTENTIVE], ids=["any", "attentive"])
+
+@pytest.mark.parametrize("recipe", [EVERY_RESET, ATTENTIVE, LEAKS], ids=["any", "attentive", "leaks"])
 @pytest.mark.parametrize("seed", range(60))
 def test_no_value_ever_leaves_its_interval(seed: int, recipe: Recipe) -> None:
     graph = random_network(seed, recipe)
@@ -53,6 +57,14 @@ def test_a_membrane_that_only_falls_is_followed_through_the_steps() -> None:
 def test_a_leaking_membrane_is_bounded_by_its_series() -> None:
     low, _ = bounds(one_neuron(0.5, 10, "zero", 3)).membranes["s"]
     assert low.tolist() == [-int(200 * 64 * (1 + 0.5 + 0.25))]
+
+
+def test_each_channel_is_bounded_by_its_own_leak() -> None:
+    graph = one_neuron(0.5, 10, "zero", 3)
+    several = replace(graph.of(Neuron)[0], decay=np.array([0.5, 1.0, 0.25]), inputs=("x",))
+    nodes = (replace(graph.input, shape=(3,)), several, Output(name="y", inputs=("s",)))
+    low, _ = bounds(replace(graph, nodes=nodes)).membranes["s"]
+    assert low.tolist() == [-int(200 * 64 * sums) for sums in (1.75, 3, 1.3125)]
 
 
 def test_subtraction_lets_a_membrane_grow() -> None:

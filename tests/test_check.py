@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from snnkd_deploy.calibration import Calibration
-from snnkd_deploy.check import first_neurons, graph_problems, target_problems, verify
+from snnkd_deploy.check import first_neurons, graph_problems, leak_shift, target_problems, verify
 from snnkd_deploy.compiler import lower
 from snnkd_deploy.errors import GraphError, LegalityError
 from snnkd_deploy.ir import (
@@ -59,6 +59,12 @@ def test_a_good_network_breaks_no_rule() -> None:
         (lambda g: with_node(g, replace(g["s"], threshold=np.asarray(0))), "threshold 0 is below 1"),
         (lambda g: with_node(g, replace(g["s"], decay=0.3)), "decay 0.3 is not a multiple"),
         (lambda g: with_node(g, replace(g["s"], decay=1.5)), r"decay 1\.5 is not in 0\.\.1"),
+        (lambda g: with_node(g, replace(g["s"], decay=np.array([0.3]))), r"decay 0\.3 is not a multiple"),
+        (lambda g: with_node(g, replace(g["s"], decay=np.array([-0.5]))), r"decay -0\.5 is not in 0\.\.1"),
+        (
+            lambda g: with_node(g, replace(g["s"], decay=np.full(2, 0.5))),
+            r"decay has shape \(2,\), 1 channels need \(1,\)",
+        ),
         (lambda g: with_node(g, Relu(name="s", inputs=("w",))), "s: Relu is not an integer operation"),
         (lambda g: with_node(g, Attention(name="s", inputs=("w", "w"), heads=1)), "s: Attention has 2 inputs"),
     ],
@@ -100,6 +106,10 @@ def test_values_that_are_not_finite_are_named() -> None:
         (lambda g: with_node(g, replace(g["s"], threshold=np.array([9]))), "one threshold per channel"),
         (lambda g: with_node(g, replace(g["s"], reset="subtract")), "reset 'subtract'; this target resets by 'zero'"),
         (lambda g: with_node(g, replace(g["s"], decay=0.0)), r"decay 0\.0 is below 1 / 2\*\*12"),
+        (
+            lambda g: with_node(g, replace(g["s"], decay=np.array([0.5]))),
+            r"s: 1 decays, 0\.5\.\.0\.5, one per channel; this target has one per layer of neurons: train with",
+        ),
         (lambda g: with_node(g, replace(g["x"], high=2000)), r"w: its input can reach|s: its input can reach 2\d+"),
     ],
 )
@@ -193,6 +203,16 @@ def test_a_format_without_rounding_takes_only_leaks_that_need_none(decay: float,
     graph = one_neuron(round(decay * 4096) / 4096, 10, "zero", timesteps)
     problems = [text for text in target_problems(graph, NIR) if "needs rounding" in text]
     assert (problems == []) is legal
+
+
+def test_the_channel_that_needs_most_rounding_decides() -> None:
+    graph = one_neuron(0.5, 10, "zero", 5)
+    several = replace(graph.of(Neuron)[0], inputs=("x",), decay=np.array([0.5, 1.0, 0.75]))
+    graph = replace(graph, nodes=(replace(graph.input, shape=(3,)), several, Output(name="y", inputs=("s",))))
+    assert leak_shift(several) == 2
+    (problem,) = (text for text in target_problems(graph, NIR) if "needs rounding" in text)
+    assert problem.startswith("s: decays 0.5..1, one per channel, over 5 steps")
+    assert not [text for text in target_problems(replace(graph, timesteps=4), NIR) if "needs rounding" in text]
 
 
 def test_first_neurons_are_those_that_no_neuron_precedes() -> None:

@@ -404,6 +404,20 @@ def test_a_still_picture_is_read_once_a_sample() -> None:
     assert_array_equal(counts.events["layer"], [1, 0, 1, 1])
 
 
+def test_channels_that_do_not_leak_multiply_nothing() -> None:
+    nodes = (
+        Input(name="input", shape=(4, 2, 1), high=1, static=False),
+        Neuron(
+            name="lif", inputs=("input",), decay=np.array([0.5, 1.0, 0.0, 0.25]), threshold=np.asarray(1), decay_bits=2
+        ),
+        Flatten(name="flat", inputs=("lif",)),
+        Output(name="output", inputs=("flat",)),
+    )
+    lif = count(Graph(nodes=nodes, timesteps=3, stage=Stage.INTEGER), np.ones((3, 5, 4, 2, 1), dtype=int))["lif"]
+    assert isinstance(lif, Neurons)
+    assert (lif.compares, lif.leak_multiplies) == (3 * 5 * 8, 3 * 5 * 4)
+
+
 def test_no_samples_are_refused() -> None:
     graph, inputs = integer_network(4)
     none = np.take(inputs, [], axis=sample_axis(graph))

@@ -47,6 +47,19 @@ def test_the_digest_sees_every_number_and_nothing_else() -> None:
     assert same.digest == graph.digest
 
 
+def test_a_network_of_an_earlier_version_keeps_its_digest() -> None:
+    assert tiny().digest == "fe448dd82ebc3322539037a7fed655590ac30839ed6654b8ae7a91b0efe2f20a"
+
+
+@pytest.mark.parametrize(
+    ("decay", "numerators", "bits"),
+    [(0.5, 1, 1), (1.0, 1, 0), (0.0, 0, 0), ([1.0, 0.75], [4, 3], 2), ([0.0, 0.5], [0, 1], 1), ([1.0, 0.0], [1, 0], 0)],
+)
+def test_decays_of_a_layer_in_lowest_terms(decay: float | list[float], numerators: object, bits: int) -> None:
+    one = replace(tiny().of(Neuron)[0], decay=np.array(decay) if isinstance(decay, list) else decay)
+    assert (one.leak[0].tolist(), one.leak[1]) == (numerators, bits)
+
+
 def test_shapes_follow_torch() -> None:
     torch = pytest.importorskip("torch")
     for seed in range(40):

@@ -17,6 +17,7 @@ from snnkd_deploy.distill import methods
 from snnkd_deploy.errors import ConfigError, RefusedError
 from snnkd_deploy.ir import (
     Add,
+    Array,
     Attention,
     AvgPool2d,
     BatchNorm,
@@ -45,7 +46,7 @@ def conv(name: str, source: str, channels: int = 2, **options: object) -> Conv2d
     return Conv2d(name=name, inputs=(source,), bias=np.full(channels, 0.1), **values)  # type: ignore[arg-type]
 
 
-def lif(name: str, source: str, decay: float = 0.5, reset: str = "zero") -> Neuron:
+def lif(name: str, source: str, decay: float | Array = 0.5, reset: str = "zero") -> Neuron:
     return Neuron(name=name, inputs=(source,), decay=decay, threshold=np.asarray(1.0), reset=reset)  # type: ignore[arg-type]
 
 
@@ -111,6 +112,7 @@ FEATURES: dict[str, tuple[Graph, str]] = {
     "IF": (chain(first=lif("s1", "c1", decay=1.0)), "layer"),
     "LIF, decay 0.5, T = 4": (chain(), "layer"),
     "LIF, any decay": (chain(first=lif("s1", "c1", decay=0.9)), "layer"),
+    "LIF, decay per channel": (chain(first=lif("s1", "c1", decay=np.array([0.9, 0.3]))), "layer"),
     "reset to zero": (chain(), "layer"),
     "reset by subtraction": (chain(first=lif("s1", "c1", reset="subtract")), "layer"),
     "reset by subtraction a step late, as snnTorch's Leaky": (

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from fractions import Fraction
+from itertools import product
 
 import numpy as np
 import pytest
@@ -95,6 +98,47 @@ def test_float_neurons_equal_snntorch_with_reset_to_zero(decay: float) -> None:
         fired, membrane = leaky(step, membrane)
         expected.append(fired.detach().numpy())
     np.testing.assert_array_equal(met, np.stack(expected))
+
+
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+def test_each_channel_leaks_at_its_own_rate_by_fractions(reset: str) -> None:
+    """Step by step in Python's own integers and fractions, picture by picture, against three channels of 2 x 2."""
+    random = np.random.default_rng(1)
+    numerators, thresholds, steps = [4096, 3001, 0], [200, 150, 120], 9
+    current = random.integers(-150, 200, (steps, 5, 3, 2, 2))
+    nodes = (
+        Input(name="x", shape=(3, 2, 2), low=-150, high=200, static=False),
+        replace(
+            one_neuron(0.5, 1, reset, steps).of(Neuron)[0],
+            inputs=("x",),
+            decay=np.array(numerators) / 4096,
+            threshold=np.array(thresholds),
+        ),
+        Output(name="y", inputs=("s",)),
+    )
+    met = simulate(Graph(nodes=nodes, timesteps=steps, stage=Stage.INTEGER), current).spikes["s"]
+    for sample, channel, row, column in product(range(5), range(3), range(2), range(2)):
+        v, limit = 0, thresholds[channel] * 64
+        for step in range(steps):
+            v = math.trunc(Fraction(v * numerators[channel], 4096)) + 64 * int(
+                current[step, sample, channel, row, column]
+            )
+            fires = v > limit
+            assert met[step, sample, channel, row, column] == fires
+            v = (0 if reset == "zero" else v - limit) if fires else v
+    assert 0.05 < met.mean() < 0.6
+
+
+def test_decays_per_channel_that_are_equal_are_one_decay() -> None:
+    for seed in range(10):
+        graph = random_network(seed, ANY)
+        nodes = [
+            replace(n, decay=np.full(graph.shapes[n.name][0], n.decay)) if isinstance(n, Neuron) else n for n in graph
+        ]
+        inputs = random_inputs(graph, 4, seed)
+        several = replace(graph, nodes=tuple(nodes))
+        np.testing.assert_array_equal(simulate(several, inputs).logits, simulate(graph, inputs).logits)
+        assert several.digest != graph.digest
 
 
 def test_inputs_that_do_not_fit_are_refused() -> None:

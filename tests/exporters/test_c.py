@@ -23,7 +23,7 @@ from snnkd_deploy.registry import load_exporter
 from snnkd_deploy.run import Run
 from snnkd_deploy.simulate import predictions, simulate
 from snnkd_deploy.target import load_target
-from tests.networks import ANY, random_inputs, random_network
+from tests.networks import ANY, LEAKS, Recipe, random_inputs, random_network
 
 TARGET, EXPORTER = load_target("c"), load_exporter("c")
 RUN = EXPORTER.proofs[0].run
@@ -31,8 +31,8 @@ SEEDS = (2, 6, 21, 25, 27, 29, 31)
 SANITIZERS = ("-std=c99", "-O1", "-g", "-fsanitize=undefined,address", "-fno-sanitize-recover=all")
 
 
-def compiled(seed: int) -> Graph:
-    graph = random_network(seed, ANY)
+def compiled(seed: int, recipe: Recipe = ANY) -> Graph:
+    graph = random_network(seed, recipe)
     granularity = "channel" if seed % 2 else "layer"
     return lower(graph, TARGET, Calibration(random_inputs(graph, 8, seed), granularity=granularity)).legal  # type: ignore[arg-type]
 
@@ -63,6 +63,17 @@ def test_the_compiled_files_spike_as_the_simulator(tmp_path: Path) -> None:
     wanted = {("still", True), ("still", False), ("reset", "zero"), ("reset", "subtract")}
     wanted |= {("per channel", 0), ("per channel", 1), ("leak", "none"), ("leak", "some")}
     assert met >= {*TARGET.nodes, *wanted, "uint32_t", "uint64_t"}
+
+
+@pytest.mark.parametrize("seed", [2, 3, 6, 21])
+def test_channels_leak_by_a_table(seed: int, tmp_path: Path) -> None:
+    legal = compiled(seed, LEAKS)
+    assert_equal(legal, tmp_path / "network.c")
+    weights = (tmp_path / "network_weights.h").read_text()
+    several = [node for node in legal.of(Neuron) if np.ndim(node.decay)]
+    assert several
+    for node in several:
+        assert f"_leak[{np.size(node.decay)}] = {{\n    {', '.join(map(str, node.leak[0]))},\n" in weights
 
 
 @pytest.mark.parametrize("seed", [6, 3])

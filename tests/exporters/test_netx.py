@@ -143,6 +143,10 @@ REFUSED: dict[str, tuple[Graph, str]] = {
     "thresholds": (changed(SOUND, "lif1", threshold=np.arange(1, 5)), "lif1: thresholds 1..4; a block has one"),
     "threshold": (changed(SOUND, "lif1", threshold=np.array(2**17)), "threshold 131072; 1..131071 is accepted"),
     "decay": (changed(SOUND, "lif1", decay=0.7), "lif1: decay 0.7; 1/4096..1 in steps of 1/4096"),
+    "decays": (
+        changed(SOUND, "lif1", decay=np.array([0.5, 0.75, 1.0, 0.7])),
+        "lif1: decays 0.5..1; a block has one\n  - lif1: decay 0.7; 1/4096..1 in steps of 1/4096",
+    ),
     "no memory": (changed(SOUND, "lif1", decay=0.0), "lif1: decay 0.0"),
     "fraction": (changed(SOUND, "lif1", fraction_bits=7), "lif1: 7 bits behind the point of its membrane; 6 are kept"),
     "late host": (changed(SOUND, "conv2", placement="host"), "conv2: on the host; only what comes before"),

@@ -53,6 +53,7 @@ TARGET = load_target("nir")
 INTERPRETER, SNNTORCH, SPIKINGJELLY = exporter.proofs
 ANY = Recipe(residual=True, decays=(1.0, 0.5), thresholds_per_channel=True)
 READ_BY_SNNTORCH = replace(ANY, decays=(0.5, 0.75), timesteps=(1, 4))
+LEAKS = replace(READ_BY_SNNTORCH, decays_per_channel=True)
 
 
 def numbers(low: int, high: int, *shape: int) -> Array:
@@ -73,7 +74,7 @@ def neuron(
     name: str,
     source: str,
     threshold: int | Array,
-    decay: float = 0.5,
+    decay: float | Array = 0.5,
     reset: Literal["zero", "subtract"] = "zero",
 ) -> Neuron:
     return Neuron(
@@ -161,22 +162,22 @@ def written(graph: Graph, path: Path) -> None:
 
 
 @settings(max_examples=80, deadline=None, derandomize=True)
-@given(seed=seeds, granularity=st.sampled_from(("layer", "channel")))
+@given(seed=seeds, granularity=st.sampled_from(("layer", "channel")), leaks=st.booleans())
 def test_every_random_network_spikes_the_same_by_the_equations_of_its_file(
-    tmp_path_factory: pytest.TempPathFactory, seed: int, granularity: Literal["layer", "channel"]
+    tmp_path_factory: pytest.TempPathFactory, seed: int, granularity: Literal["layer", "channel"], leaks: bool
 ) -> None:
-    graph, inputs = lowered(seed, ANY, granularity)
+    graph, inputs = lowered(seed, LEAKS if leaks else ANY, granularity)
     path = tmp_path_factory.getbasetemp() / "random.nir"
     written(graph, path)
     assert first_difference(graph, simulate(graph, inputs), INTERPRETER.run(path, inputs, {})) is None
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(seed=seeds)
+@given(seed=seeds, leaks=st.booleans())
 def test_every_random_network_of_leaky_neurons_spikes_the_same_in_snntorch(
-    tmp_path_factory: pytest.TempPathFactory, seed: int
+    tmp_path_factory: pytest.TempPathFactory, seed: int, leaks: bool
 ) -> None:
-    graph, inputs = lowered(seed, READ_BY_SNNTORCH, "layer")
+    graph, inputs = lowered(seed, replace(READ_BY_SNNTORCH, decays_per_channel=leaks), "layer")
     path = tmp_path_factory.getbasetemp() / "random-leaky.nir"
     written(graph, path)
     assert first_difference(graph, simulate(graph, inputs), SNNTORCH.run(path, inputs, {})) is None
@@ -235,6 +236,15 @@ def test_a_leak_that_needs_rounding_is_truncated_as_the_metadata_say(tmp_path: P
     graph = network(neuron("lif", "in", 9, 3686 / 4096), shape=(1,), high=1, timesteps=30)
     record = check(graph, tmp_path, inputs=np.array([[1]]))
     assert np.flatnonzero(record.spikes["lif"])[0] + 1 > 22
+
+
+def test_decays_per_channel_have_the_full_shape(tmp_path: Path) -> None:
+    decays = np.array([0.5, 0.0, 0.75])
+    graph = network(conv("conv", "in", 3, 2, 3, 3), neuron("lif", "conv", 900, decays))
+    check(graph, tmp_path, INTERPRETER, SNNTORCH)
+    stored = nir.read(tmp_path / "network.nir").nodes["lif"]
+    np.testing.assert_allclose(1 - DT / stored.tau, np.broadcast_to(decays[:, None, None], (3, 6, 6)), atol=1e-15)
+    assert stored.metadata["decay_numerator"].tolist() == [2048, 0, 3072]
 
 
 def test_thresholds_per_channel_have_the_full_shape(tmp_path: Path) -> None:

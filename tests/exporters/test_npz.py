@@ -23,14 +23,14 @@ from snnkd_deploy.registry import load_exporter
 from snnkd_deploy.run import Run
 from snnkd_deploy.simulate import predictions, simulate
 from snnkd_deploy.target import load_target
-from tests.networks import ANY, random_inputs, random_network
+from tests.networks import ANY, LEAKS, Recipe, random_inputs, random_network
 
 TARGET, EXPORTER = load_target("npz"), load_exporter("npz")
 RUN = EXPORTER.proofs[0].run
 
 
-def compiled(seed: int) -> Graph:
-    graph = random_network(seed, ANY)
+def compiled(seed: int, recipe: Recipe = ANY) -> Graph:
+    graph = random_network(seed, recipe)
     granularity = "channel" if seed % 2 else "layer"
     return lower(graph, TARGET, Calibration(random_inputs(graph, 8, seed), granularity=granularity)).legal  # type: ignore[arg-type]
 
@@ -41,11 +41,12 @@ def contents(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     return json.loads(arrays.pop("manifest").tobytes()), arrays
 
 
-def test_the_file_alone_spikes_as_the_simulator(tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", [ANY, LEAKS], ids=["any", "leaks"])
+def test_the_file_alone_spikes_as_the_simulator(recipe: Recipe, tmp_path: Path) -> None:
     met: set[str] = set()
     for seed in range(40):
         try:
-            legal = compiled(seed)
+            legal = compiled(seed, recipe)
         except LegalityError:
             continue
         loader = EXPORTER.write(legal, TARGET, tmp_path / "network.npz")

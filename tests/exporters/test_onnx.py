@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.compiler import lower
@@ -56,11 +57,13 @@ def well_formed(model: onnx.ModelProto) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
-@given(seed=seeds)
-def test_onnxruntime_spikes_as_the_simulator(form: str, seed: int, tmp_path: Path) -> None:
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@given(seed=seeds, leaks=st.booleans())
+def test_onnxruntime_spikes_as_the_simulator(form: str, seed: int, leaks: bool, tmp_path: Path) -> None:
     try:
-        legal = compiled(seed, granularity="channel" if seed % 2 else "layer")
+        legal = compiled(
+            seed, recipe=replace(EVERY_RESET, decays_per_channel=leaks), granularity="channel" if seed % 2 else "layer"
+        )
     except LegalityError:
         return
     assert_equal(legal, tmp_path / "network.onnx", seed=seed, form=form)

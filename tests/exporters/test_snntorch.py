@@ -6,6 +6,7 @@ import importlib
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from snnkd_deploy.registry import load_exporter
 from snnkd_deploy.run import Run
 from snnkd_deploy.simulate import simulate
 from snnkd_deploy.target import load_target
-from tests.networks import ANY, CHAIN, Recipe, random_inputs, random_network
+from tests.networks import ANY, CHAIN, LEAKS, Recipe, random_inputs, random_network
 
 TARGET, EXPORTER = load_target("snntorch"), load_exporter("snntorch")
 RUN = EXPORTER.proofs[0].run
@@ -70,6 +71,20 @@ def test_the_module_spikes_as_the_simulator(tmp_path: Path) -> None:
         )
         met |= {node.name in loader["plain_leaky"] for node in neurons} | {("still", legal.input.static)}
     assert met == {*TARGET.nodes, 0, 1, "zero", "subtract", ("still", True), ("still", False)}  # 0 == False, 1 == True
+
+
+@pytest.mark.usefixtures("in_process")
+def test_channels_leak_by_a_tensor(tmp_path: Path) -> None:
+    """Exact leaks as the beta of a plain Leaky, others as that of the file's own neuron."""
+    plain = Recipe(decays=(0.5, 0.25, 1.0), decays_per_channel=True, timesteps=(2, 4))
+    met = set()
+    for seed, recipe in product(range(6), (LEAKS, plain)):
+        legal, path = compiled(seed, recipe), tmp_path / f"leaks_of_seed_{seed}_{recipe is plain}.py"
+        loader = EXPORTER.write(legal, TARGET, path)
+        inputs = random_inputs(legal, 20, seed)
+        assert first_difference(legal, simulate(legal, inputs), RUN(path, inputs, loader)) is None
+        met |= {node.name in loader["plain_leaky"] for node in legal.of(Neuron) if np.ndim(node.decay)}
+    assert met == {True, False}
 
 
 def test_it_runs_where_this_package_cannot_be_imported(tiny_run: Run, tiny_bundle: Bundle, tmp_path: Path) -> None:

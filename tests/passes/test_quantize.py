@@ -31,12 +31,12 @@ from snnkd_deploy.passes.quantize import find_groups, quantize
 from snnkd_deploy.passes.weight_shortcuts import weight_shortcuts
 from snnkd_deploy.simulate import simulate
 from snnkd_deploy.target import Target, load_target
-from tests.networks import ANY, ATTENTIVE, CHAIN, random_inputs, random_network
+from tests.networks import ANY, ATTENTIVE, CHAIN, LEAKS, random_inputs, random_network
 
 ONNX, LOIHI = load_target("onnx"), load_target("loihi")
 
 
-def dense(weight: Array, threshold: float = 1.0, decay: float = 1.0, bias: Array | None = None) -> Graph:
+def dense(weight: Array, threshold: float = 1.0, decay: float | Array = 1.0, bias: Array | None = None) -> Graph:
     """Spikes in, one dense layer with neurons, an identity as readout."""
     out = len(weight)
     nodes = (
@@ -181,6 +181,21 @@ def test_clipping_by_mse_beats_the_largest_weight_when_one_is_an_outlier() -> No
 
 def test_the_decay_is_a_multiple_of_the_target_s_fraction() -> None:
     assert neuron(integers(dense(np.eye(2), decay=0.9)), "s").decay == round(0.9 * 4096) / 4096
+
+
+def test_decays_per_channel_are_rounded_one_by_one() -> None:
+    graph = dense(np.eye(3), decay=np.array([0.9, 1 / 3, 0.5]))
+    assert np.asarray(neuron(integers(graph), "s").decay).tolist() == [3686 / 4096, 1365 / 4096, 0.5]
+
+
+def test_decays_per_channel_are_refused_layer_by_layer_where_a_layer_has_one() -> None:
+    graph = next(g for seed in range(60) if len((g := random_network(seed, LEAKS)).of(Neuron)) > 2)
+    several = [node.name for node in graph.of(Neuron) if np.ndim(node.decay)]
+    assert len(several) > 1
+    with pytest.raises(LegalityError, match="one per channel") as caught:
+        lower(graph, LOIHI, Calibration(random_inputs(graph, 4)))
+    assert [reason.split(":")[0] for reason in caught.value.reasons] == several
+    assert all(reason.endswith("train with --learn-decay layer") for reason in caught.value.reasons)
 
 
 def attentive(scale: float, threshold: float = 1.0, neurons: bool = True) -> Graph:

@@ -160,9 +160,11 @@ def test_the_input_is_carried_if_it_is_spikes() -> None:
         relay_shortcuts(graph(high=255), LOIHI, NOTHING)
 
 
+@pytest.mark.parametrize("leaks", [False, True])
 @pytest.mark.parametrize("seed", SEEDS[:12])
-def test_random_residual_networks_keep_every_spike(seed: int) -> None:
-    graph = random_network(seed, RESIDUAL)
+def test_random_residual_networks_keep_every_spike(seed: int, leaks: bool) -> None:
+    """With one decay in a layer, or with decays per channel, which no shipped target with relays has."""
+    graph = random_network(seed, replace(RESIDUAL, decays_per_channel=leaks))
     try:
         integer = lower(graph, ONNX, Calibration(random_inputs(graph, 8))).integer
     except LegalityError:
