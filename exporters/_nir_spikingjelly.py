@@ -70,6 +70,8 @@ def misreadings(network: Network) -> Iterator[str]:
     for name, node in network.nodes.items():
         if isinstance(node, nir.IF | nir.LIF) and np.ptp(node.v_threshold) > 0:
             yield f"{name}: thresholds differ between its neurons; it takes one per layer"
+        if isinstance(node, nir.LIF) and np.ptp(node.tau) > 0:
+            yield f"{name}: decays differ between its neurons; it takes one per layer"
         if isinstance(node, nir.LIF) and node.tau.min() <= DT:
             yield f"{name}: decay 0; it takes a tau of more than one step"
 

@@ -67,19 +67,24 @@ def mapped(module: Any, path: str, shape: Shape) -> Mapped:
         holds = UNHELD.get(kind, "an equation of its own")
         raise Refusal(f"{kind} has {holds}, for which no target has room; use snn.Leaky")
     reasons = _unlike(module)
-    beta, gain = _lapicque(module) if kind == "Lapicque" else (_single(module.beta, "beta", reasons), 1.0)
-    threshold = _threshold(module.threshold, shape, reasons)
-    if not 0 <= beta <= 1 and kind == "Lapicque":
-        reasons.append(f"it keeps {beta:g} of its membrane; accepted is 0..1, so a smaller time_step or a larger R * C")
+    beta, gain = _lapicque(module) if kind == "Lapicque" else (_values(module.beta, "beta", shape, reasons), 1.0)
+    threshold = _values(module.threshold, "threshold", shape, reasons)
+    if not 0 <= np.min(beta) <= np.max(beta) <= 1 and kind == "Lapicque":
+        reasons.append(
+            f"it keeps {float(beta):g} of its membrane; accepted is 0..1, so a smaller time_step or a larger R * C"
+        )
     if not gain > 0:
         reasons.append(f"it scales its current by {gain:g}; a positive factor is needed")
     if threshold.min() <= 0:
         reasons.append(f"threshold {threshold.min():g}: it fires at rest; a threshold above 0 is needed")
-    reset = _reset(module, kind, float(np.clip(beta, 0, 1)), reasons)
+    decay = np.clip(beta, 0, 1)  # as Leaky does it
+    reset = _reset(module, kind, decay, reasons)
     if reasons:
         raise Refusal("; ".join(reasons))
     assert reset is not None
-    node = Neuron(name=path, inputs=(), decay=float(np.clip(beta, 0, 1)), threshold=threshold / gain, reset=reset)
+    node = Neuron(
+        name=path, inputs=(), decay=decay if decay.ndim else float(decay), threshold=threshold / gain, reset=reset
+    )
     return Mapped(node, float(module.graded_spikes_factor))
 
 
@@ -95,7 +100,7 @@ def _unlike(module: Any) -> list[str]:
     return reasons
 
 
-def _reset(module: Any, kind: str, beta: float, reasons: list[str]) -> Reset | None:
+def _reset(module: Any, kind: str, decay: Array, reasons: list[str]) -> Reset | None:
     mechanism = module.reset_mechanism
     if mechanism == "none":
         return "none"
@@ -112,33 +117,26 @@ def _reset(module: Any, kind: str, beta: float, reasons: list[str]) -> Reset | N
             "use reset_delay=True, or reset_mechanism='zero', and train again"
         )
         return None
-    return "subtract" if beta == 1 else "subtract_late"
+    return "subtract" if np.all(decay == 1) else "subtract_late"
 
 
-def _single(values: torch.Tensor, name: str, reasons: list[str]) -> float:
-    """The one value of a parameter; several that are alike count as one."""
-    flat = values.detach().double().reshape(-1)
-    if (flat != flat[0]).any():
-        reasons.append(f"{name} has {len(flat)} different values; a layer has one here: make it a single value")
-    return float(flat[0])
-
-
-def _threshold(values: torch.Tensor, shape: Shape, reasons: list[str]) -> Array:
-    """`()`, or `(features,)` where each neuron of a dense layer has its own."""
+def _values(values: torch.Tensor, name: str, shape: Shape, reasons: list[str]) -> Array:
+    """A parameter of a layer: `()`, or `(channels,)` where each feature or channel has its own."""
     array = np.asarray(values.detach().double().numpy())
     if array.size == 1 or (array == array.flat[0]).all():
         return np.asarray(float(array.flat[0]))
-    if array.shape == shape and len(shape) == 1:
-        return array
+    along = (shape[0], *[1] * (len(shape) - 1))
+    if array.shape == along:
+        return array.reshape(-1)
     reasons.append(
-        f"threshold has shape {array.shape} on a layer of shape {shape}; accepted are one, or one per feature"
+        f"{name} has shape {array.shape} on a layer of shape {shape}; accepted are one, or one per channel, {along}"
     )
     return np.asarray(1.0)
 
 
-def _lapicque(module: Any) -> tuple[float, float]:
+def _lapicque(module: Any) -> tuple[Array, float]:
     """What it keeps of its membrane, and by what it multiplies its current."""
     resistance, capacity, step = (
         float(one.detach().double().reshape(-1)[0]) for one in (module.R, module.C, module.time_step)
     )
-    return 1 - step / (resistance * capacity), step / capacity
+    return np.asarray(1 - step / (resistance * capacity)), step / capacity

@@ -592,11 +592,12 @@ def test_spikingjelly_notices_a_changed_weight(tmp_path: Path) -> None:
 
 def test_what_spikingjelly_would_misread_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(_nir_spikingjelly.VARIABLE, sys.executable)
-    graph = network(conv("conv", "in", 2, 2, 3, 3), neuron("lif", "conv", np.array([3, 4]), decay=0.0))
+    graph = network(conv("conv", "in", 2, 2, 3, 3), neuron("lif", "conv", np.array([3, 4]), np.array([0.0, 0.5])))
     with pytest.raises(RuntimeMissingError) as refused:
         SPIKINGJELLY.run(exported(graph, tmp_path), samples(graph), {})
     assert str(refused.value).splitlines()[1:] == [
         "  - lif: thresholds differ between its neurons; it takes one per layer",
+        "  - lif: decays differ between its neurons; it takes one per layer",
         "  - lif: decay 0; it takes a tau of more than one step",
     ]
 

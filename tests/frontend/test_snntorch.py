@@ -49,6 +49,8 @@ def theirs(module: Any) -> np.ndarray[Any, Any]:
         (snn.Leaky(beta=0.8, reset_mechanism="zero"), "zero"),
         (snn.Leaky(beta=0.8, reset_mechanism="zero", reset_delay=False), "zero"),
         (snn.Leaky(beta=0.8, reset_mechanism="none"), "none"),
+        (snn.Leaky(beta=torch.tensor([0.8, 0.2, 1.0, 0.0, 0.5])), "subtract_late"),
+        (snn.Leaky(beta=torch.tensor([0.8, 0.2, 1.0, 0.0, 0.5]), reset_mechanism="zero"), "zero"),
         (snn.Leaky(beta=0.8, threshold=torch.tensor([0.5, 1.0, 1.5, 2.0, 0.7])), "subtract_late"),
         (snn.Leaky(beta=torch.full((5,), 0.8), learn_beta=True, learn_threshold=True), "subtract_late"),
         (snn.Lapicque(R=5.0, C=2.0, time_step=1.0), "subtract_late"),
@@ -60,6 +62,12 @@ def test_the_neuron_spikes_alike(module: Any, reset: str) -> None:
     assert 0 < expected.mean() < 1
     assert mapped(module, "s", (5,)).node.reset == reset
     np.testing.assert_array_equal(ours(module), expected)
+
+
+def test_channels_of_a_picture_have_their_own_beta_and_threshold() -> None:
+    values = torch.tensor([0.25, 0.5, 0.75]).reshape(3, 1, 1)
+    node = mapped(snn.Leaky(beta=values, threshold=2 * values), "s", (3, 4, 4)).node
+    assert (np.asarray(node.decay).tolist(), node.threshold.tolist()) == ([0.25, 0.5, 0.75], [0.5, 1.0, 1.5])
 
 
 def test_subtracting_late_is_not_subtracting_at_once() -> None:
@@ -76,9 +84,12 @@ def test_subtracting_late_is_not_subtracting_at_once() -> None:
         (lambda: snn.Leaky(beta=0.5, inhibition=True), "inhibition lets one neuron of the layer fire"),
         (lambda: snn.Leaky(beta=0.5, state_quant=torch.round), "state_quant rounds the membrane"),
         (lambda: snn.Leaky(beta=0.5, graded_spikes_factor=torch.ones(5)), "graded_spikes_factor has several values"),
-        (lambda: snn.Leaky(beta=torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5])), "beta has 5 different values"),
+        (
+            lambda: snn.Leaky(beta=torch.tensor([0.1, 0.2])),
+            r"beta has shape \(2,\) on a layer of shape \(5,\); accepted are one, or one per channel, \(5,\)",
+        ),
         (lambda: snn.Leaky(beta=0.5, threshold=0.0), "it fires at rest"),
-        (lambda: snn.Leaky(beta=0.5, threshold=torch.tensor([1.0, 2.0])), "accepted are one, or one per feature"),
+        (lambda: snn.Leaky(beta=0.5, threshold=torch.tensor([1.0, 2.0])), "accepted are one, or one per channel"),
         (lambda: snn.Leaky(beta=0.5, reset_delay=False), "use reset_delay=True, or reset_mechanism='zero'"),
         (lambda: snn.Lapicque(R=5.0, C=2.0, reset_mechanism="zero"), "drops the next step's current too"),
         (lambda: snn.Lapicque(R=0.5, C=0.5), "it keeps -3 of its membrane"),
