@@ -229,7 +229,7 @@ def decay_problems(node: Neuron, target: Target) -> Iterator[str]:
     if np.ndim(node.decay) and "channel" not in target.decay.granularity:
         yield (
             f"{node.name}: {np.size(node.decay)} decays, {np.min(node.decay):.4g}..{np.max(node.decay):.4g}, one per "
-            "channel; this target has one per layer of neurons: train with --learn-decay layer"
+            "channel; this target has one per layer of neurons; train with one (--learn-decay layer)"
         )
 
 

@@ -60,7 +60,7 @@ def test_decays_learned_per_channel_are_proven_and_refused(tmp_path: Path) -> No
     decays = [layer["decay"] for layer in bundles[0].manifest["layers"] if layer["kind"] == "Neuron"]
     assert all(re.fullmatch(r"\d+\.\.\d+/4096, per channel", one) for one in decays)
     assert api.energy(tmp_path / "report.json", bundles[0].path, samples=4)["energy"]
-    with pytest.raises(LegalityError, match="train with --learn-decay layer"):
+    with pytest.raises(LegalityError, match=r"train with one \(--learn-decay layer\)"):
         api.export(run, "loihi", options=options)
     assert not (run.path / "exports" / "loihi").exists()
 

@@ -108,7 +108,7 @@ def test_values_that_are_not_finite_are_named() -> None:
         (lambda g: with_node(g, replace(g["s"], decay=0.0)), r"decay 0\.0 is below 1 / 2\*\*12"),
         (
             lambda g: with_node(g, replace(g["s"], decay=np.array([0.5]))),
-            r"s: 1 decays, 0\.5\.\.0\.5, one per channel; this target has one per layer of neurons: train with",
+            r"s: 1 decays, 0\.5\.\.0\.5, one per channel; this target has one per layer of neurons; train with",
         ),
         (lambda g: with_node(g, replace(g["x"], high=2000)), r"w: its input can reach|s: its input can reach 2\d+"),
     ],

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.compiler import lower
 from snnkd_deploy.coverage import coverage, in_words
+from snnkd_deploy.ir import Neuron
 from snnkd_deploy.target import load_target
 from tests.networks import CHAIN, random_inputs, random_network
 from tests.test_simulate import one_neuron
@@ -44,4 +49,6 @@ def test_a_reason_belongs_to_the_part_that_it_names() -> None:
 def test_a_node_in_words_has_the_numbers_that_targets_ask_for() -> None:
     graph = one_neuron(0.5, 10, "zero", 4)
     assert in_words(graph["s"]) == "Neuron, decay 0.5, threshold 10, reset zero"
+    several = replace(graph.of(Neuron)[0], decay=np.array([0.5, 0.25]))
+    assert in_words(several) == "Neuron, decay 0.25..0.5, threshold 10, reset zero"
     assert in_words(graph["w"]) == "Linear 1x1"

@@ -421,6 +421,14 @@ def test_sums_beyond_float32_are_refused(tmp_path: Path) -> None:
         exporter.write(network(layer, shape=(600,)), TARGET, tmp_path / "network.nir")
 
 
+def test_channels_without_leak_beside_others_are_refused(tmp_path: Path) -> None:
+    graph = dense(linear("fc", "in", 3, 4), neuron("lif", "fc", 5, np.array([1.0, 0.5, 1.0])))
+    with pytest.raises(
+        LegalityError, match=r"lif: decay 1 beside others; a NIR layer leaks \(LIF\) or does not \(IF\)"
+    ):
+        exporter.write(graph, TARGET, tmp_path / "network.nir")
+
+
 def test_a_graph_that_is_not_legal_yet_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LegalityError, match="small: a integer network; a legal one is needed"):
         exporter.write(replace(student(), stage=Stage.INTEGER), TARGET, tmp_path / "network.nir")

@@ -28,9 +28,13 @@ INPUTS = RANDOM.integers(0, 256, size=(20, 3))
 EXACT = Recipe(decays=(1.0, 0.5), residual=True, timesteps=(1, 4))
 
 
+LEAKS = Recipe(decays=(0.75, 0.5), residual=True, timesteps=(1, 4), decays_per_channel=True)
+
+
+@pytest.mark.parametrize("recipe", [EXACT, LEAKS], ids=["exact", "leaks"])
 @pytest.mark.parametrize("seed", range(12))
-def test_our_own_file_comes_back_with_the_same_integer_spikes(seed: int, tmp_path: Path) -> None:
-    graph = random_network(seed, EXACT)
+def test_our_own_file_comes_back_with_the_same_integer_spikes(seed: int, recipe: Recipe, tmp_path: Path) -> None:
+    graph = random_network(seed, recipe)
     inputs, target = random_inputs(graph, 6, seed), load_target("nir")
     try:
         written = lower(graph, target, Calibration(inputs))

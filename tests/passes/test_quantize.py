@@ -195,7 +195,7 @@ def test_decays_per_channel_are_refused_layer_by_layer_where_a_layer_has_one() -
     with pytest.raises(LegalityError, match="one per channel") as caught:
         lower(graph, LOIHI, Calibration(random_inputs(graph, 4)))
     assert [reason.split(":")[0] for reason in caught.value.reasons] == several
-    assert all(reason.endswith("train with --learn-decay layer") for reason in caught.value.reasons)
+    assert all(reason.endswith("train with one (--learn-decay layer)") for reason in caught.value.reasons)
 
 
 def attentive(scale: float, threshold: float = 1.0, neurons: bool = True) -> Graph:
