@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snnkd_deploy.bundle import Bundle, find_bundle, newest, open_bundle
+from snnkd_deploy.calibration import FinetuneOptions
 from snnkd_deploy.comparison import differences
 from snnkd_deploy.config import TrainConfig, load_config
 from snnkd_deploy.errors import BundleError
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from snnkd_deploy.deploy import Checked
 
 __all__ = [
-    "ExportOptions", "check", "cover", "diff", "energy", "export", "mapping", "saliency", "targets", "train", "verify",
+    "ExportOptions", "FinetuneOptions", "check", "cover", "diff", "energy", "export", "finetune", "mapping", "saliency",
+    "targets", "train", "verify",
 ]  # fmt: skip
 
 
@@ -38,6 +40,21 @@ def train(
     from snnkd_deploy.train import train as run_training
 
     return run_training(config, out=out, resume=resume, watch=watch)
+
+
+def finetune(
+    run: Run | Path | str | None = None,
+    target: str = "loihi",
+    options: FinetuneOptions | None = None,
+    *,
+    out: Path | str | None = None,
+    resume: bool = False,
+    watch: Watch | None = None,
+) -> Run:
+    """Train a finished run on as the integers of a target; see `snnkd_deploy.finetune.finetune`."""
+    from snnkd_deploy.finetune import finetune as run_finetuning
+
+    return run_finetuning(run, target, options, out=out, resume=resume, watch=watch)
 
 
 def energy(

@@ -54,9 +54,14 @@ def bounds(graph: Graph) -> Bounds:
     return Bounds(values, membranes)
 
 
+def reach(interval: Interval) -> Array:
+    """The largest magnitude in each channel of an interval."""
+    return np.asarray(np.maximum(np.abs(interval[0]), np.abs(interval[1])))
+
+
 def largest(interval: Interval) -> int:
     """The largest magnitude in an interval."""
-    return max(int(np.abs(interval[0]).max(initial=0)), int(np.abs(interval[1]).max(initial=0)))
+    return int(reach(interval).max(initial=0))
 
 
 def _interval(node: Node, given: list[Interval], graph: Graph) -> Interval:

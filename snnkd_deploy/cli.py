@@ -165,6 +165,24 @@ _method_option = click.option(
 )  # fmt: skip
 
 
+def _rounding(command: F) -> F:
+    """The options that decide how real numbers become integers."""
+    for option in reversed(
+        (
+            click.option("--weight-bits", type=int, help="fewer bits than the target's own"),
+            click.option("--granularity", type=click.Choice(["layer", "channel"]), default="layer", show_default=True,
+                         help="one scale per layer, or one per channel"),
+            click.option("--calibration", type=click.Choice(["max", "mse", "percentile"]), default="mse",
+                         show_default=True,
+                         help="keep the largest weight, clip where that lowers the error, or keep a percentile"),
+            click.option("--percentile", type=click.FloatRange(0, 100, min_open=True), default=99.9, show_default=True,
+                         help="with --calibration percentile: how many percent of the weights are not clipped"),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 @main.command()
 @_config
 @click.option("--out", type=click.Path(path_type=Path), help="run directory (default: runs/DATASET-N)")
@@ -257,12 +275,31 @@ def _reading(settings: dict[str, Any]) -> dict[str, Any]:
     help="of the neurons that ReLUs of --model become (default: subtract where the target has it)",
 )
 @click.option("--target", default="loihi", show_default=True, help="name of a target, or path of a .toml file")
+@_rounding
+@click.option("--epochs", type=click.IntRange(min=1), default=2, show_default=True, help="epochs of the integers")
+@click.option("--learning-rate", type=click.FloatRange(0, 1, min_open=True), default=1e-3, show_default=True,
+              help="peak learning rate")  # fmt: skip
+@click.option("--threads", type=click.IntRange(min=1), help="threads of torch (default: as the run)")
+@click.option("--device", help="cpu, cuda, ... (default: as the run)")
+@click.option("--out", type=click.Path(path_type=Path), help="directory of the new run (default: runs/DATASET-N)")
+@click.option("--resume", is_flag=True, help="go on with the interrupted fine-tuning in --out")
+@_json
+def finetune(run: Path | None, target: str, out: Path | None, resume: bool, as_json: bool, **options: Any) -> None:
+    """Train the student of RUN (default: the newest) on as the integers of a target, guided by its teacher."""
+    from snnkd_deploy.api import FinetuneOptions
+    from snnkd_deploy.api import finetune as run_finetuning
+    from snnkd_deploy.progress import watching
+
+    with watching() as watch:
+        found = run_finetuning(run, target, FinetuneOptions(**options), out=out, resume=resume, watch=watch)
+    _print_json(found.document) if as_json else _print_finetuned(found)
+
+
+@main.command()
+@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.option("--target", default="loihi", show_default=True, help="name of a target, or path of a .toml file")
 @click.option("--out", type=click.Path(path_type=Path), help="folder of the bundle (default: RUN/exports/TARGET)")
-@click.option("--weight-bits", type=int, help="fewer bits than the target's own")
-@click.option("--granularity", type=click.Choice(["layer", "channel"]), default="layer", show_default=True,
-              help="one scale per layer, or one per channel")  # fmt: skip
-@click.option("--calibration", type=click.Choice(["max", "mse"]), default="mse", show_default=True,
-              help="keep the largest weight, or clip where that lowers the error")  # fmt: skip
+@_rounding
 @click.option("--samples", type=click.IntRange(min=1), help="test images per proof (default: each proof's own number)")
 @click.option("--option", "exporter", multiple=True, callback=_pairs, metavar="KEY=VALUE", help="option of the format")
 @click.option("--form", help="short for --option form=: of onnx, unrolled, folded or one-step")
@@ -522,6 +559,22 @@ def _print_run(run: Run) -> None:
     _print_table(("network", "what it is", "test accuracy", "spikes per neuron and step"), rows)
     click.echo(
         f"{run.path}: {run.data['test']} test images of {run.data['name']}; next: snnkd-deploy export --target loihi"
+    )
+
+
+def _print_finetuned(run: Run) -> None:
+    settings, accuracies = run.finetuning or {}, run.accuracies
+    bits = f"{settings['bits']} bits, {settings['target']}"
+    rows = [
+        ("teacher", "real numbers", f"{accuracies['teacher']:.2%}"),
+        ("student", "real numbers", f"{accuracies['student']:.2%}"),
+        ("rounded", f"integers, {bits}", f"{settings['before']:.2%}"),
+        ("fine-tuned", f"integers, {bits}", f"{accuracies['integer']:.2%}"),
+    ]
+    _print_table(("network", "what it is", "test accuracy"), rows)
+    click.echo(
+        f"{run.path}: {run.data['test']} test images of {run.data['name']}; next: "
+        f"snnkd-deploy export {run.path} --target {settings['target']}"
     )
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.check import verify
-from snnkd_deploy.errors import GraphError
-from snnkd_deploy.ir import Graph, Stage
+from snnkd_deploy.errors import GraphError, LegalityError
+from snnkd_deploy.ir import Graph, Neuron, Stage
 from snnkd_deploy.passes.fold_batchnorm import fold_batchnorm
 from snnkd_deploy.passes.fold_pooling import fold_pooling
 from snnkd_deploy.passes.legalize import legalize
@@ -43,6 +43,22 @@ PIPELINE = (
     Pass(relay_shortcuts, needs=Stage.INTEGER, gives=Stage.INTEGER),
     Pass(legalize, needs=Stage.INTEGER, gives=Stage.LEGAL),
 )
+
+
+def adopting(integer: Graph) -> tuple[Pass, ...]:
+    """The pipeline for a network whose integers were trained: these stand in for what `quantize` would make."""
+
+    def adopt(graph: Graph, target: Target, calibration: Calibration) -> Graph:
+        widths = target.decay.bits, target.state.fraction_bits
+        others = [n for n in integer.of(Neuron) if (n.decay_bits, n.fraction_bits) != widths]
+        if problems := [f"{n.name}: decay in {n.decay_bits} bits, membrane in {n.fraction_bits}" for n in others]:
+            wanted = f"{widths[0]} and {widths[1]} bits"
+            raise LegalityError(
+                f"{target.name} computes with {wanted}, this network was trained for another:", problems
+            )
+        return integer
+
+    return tuple(replace(step, transform=adopt) if step.transform is quantize else step for step in PIPELINE)
 
 
 @dataclass(frozen=True, eq=False)

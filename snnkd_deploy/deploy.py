@@ -209,7 +209,7 @@ class _Job:
         network = found.graph if ann is None else self._converted(found.graph)
         self.trail, self.origins = (("traced", network),), self._placed(found.origins, network)
         options = self.options
-        calibration = Calibration(self.calibration, options.weight_bits, options.granularity, options.calibration)
+        calibration = options.calibrated(self.calibration)
         compiled = lower(network, self.target, calibration)
         self.trail = compiled.trail
         return Deployment(

@@ -9,16 +9,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from snnkd_deploy import __version__
 from snnkd_deploy.bundle import FORMAT, GRAPHS, MANIFEST, VERSION, Bundle, find_bundle, newest, open_bundle
-from snnkd_deploy.calibration import Calibration
-from snnkd_deploy.compiler import Compiled, lower
+from snnkd_deploy.calibration import Calibration, Rounding
+from snnkd_deploy.compiler import PIPELINE, Compiled, adopting, lower
 from snnkd_deploy.data import DataSet, configured, load
 from snnkd_deploy.errors import (
+    ConfigError,
     DataError,
     InputError,
     ProofError,
@@ -53,15 +54,13 @@ PACKAGES = ("numpy", "onnx", "onnxruntime", "h5py", "nir", "snntorch", "torch")
 
 
 @dataclass(frozen=True)
-class ExportOptions:
-    """How to export; see `Calibration` for the first three. `samples`: per proof, None for each proof's own number.
+class ExportOptions(Rounding):
+    """How to export. `samples`: per proof, None for each proof's own number.
 
-    `exporter`: options of the format, for example `{"form": "one-step"}` of ONNX.
+    `exporter`: options of the format, for example `{"form": "one-step"}` of ONNX. Of a fine-tuned run the integers are
+    those that were trained, so what decides them must stay as it is.
     """
 
-    weight_bits: int | None = None
-    granularity: Literal["layer", "channel"] = "layer"
-    calibration: Literal["max", "mse"] = "mse"
     samples: int | None = None
     exporter: Mapping[str, str] = field(default_factory=dict)
 
@@ -100,6 +99,8 @@ class Traced:
     data: DataSet
     uncounted: tuple[str, ...] = ()
     """Why there is no graph of the teacher."""
+    integer: Graph | None = None
+    """The network that was fine-tuned, if the run did that."""
 
 
 def export(
@@ -117,12 +118,12 @@ def export(
     options, rules = options or ExportOptions(), load_target(target)
     run = run if isinstance(run, Run) else open_run(run) if run is not None else latest()
     say(f"reading {run.path} and {run.data['name']}")
+    _check_options(run, options)
     traced = read_run(run)
     say(f"compiling for {rules.title}")
-    calibration = Calibration(
-        calibration_samples(traced.data), options.weight_bits, options.granularity, options.calibration
-    )
-    compiled = lower(traced.student, rules, calibration)
+    calibration = options.calibrated(calibration_samples(traced.data))
+    pipeline = PIPELINE if traced.integer is None else adopting(traced.integer)
+    compiled = lower(traced.student, rules, calibration, pipeline)
     folder = Path(out) if out is not None else run.path / "exports" / rules.name
     return write_bundle(folder, rules, compiled, _origin(run, compiled, traced), options, say)
 
@@ -169,6 +170,7 @@ def _origin(run: Run, compiled: Compiled, traced: Traced) -> Origin:
             "student_sha256": run.document["student"]["sha256"],
             "teacher_sha256": run.document["teacher"]["sha256"],
             "teacher_uncounted": list(traced.uncounted),
+            "finetuning": run.finetuning,
         },
         data_entry={
             "name": data.name,
@@ -219,7 +221,18 @@ def read_run(run: Run) -> Traced:
 
     data = _same_data(configured(run.config), run.data["sha256"], str(run.path))
     graph, uncounted = _foreign_graph(run) if run.config.foreign else (_teacher_graph(run, data), ())
-    return Traced(trace(load_student(run), student_source(data), run.path.resolve().name), graph, data, uncounted)
+    student = trace(load_student(run), student_source(data), run.path.resolve().name)
+    integer = load_graphs(run.integer_file)["integer"] if run.finetuning else None
+    return Traced(student, graph, data, uncounted, integer)
+
+
+def _check_options(run: Run, options: ExportOptions) -> None:
+    """ConfigError if a fine-tuned network shall get other integers than it was trained with."""
+    if run.finetuning and replace(options, samples=None, exporter={}) != ExportOptions():
+        raise ConfigError(
+            f"{run.path} holds integers that were trained: their bits, granularity and calibration were chosen with "
+            "finetune; export them without --weight-bits, --granularity, --calibration and --percentile"
+        )
 
 
 def _teacher_graph(run: Run, data: DataSet) -> Graph:

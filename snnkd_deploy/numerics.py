@@ -19,6 +19,14 @@ def round_half_even(values: Array) -> Array:
     return np.asarray(np.rint(values).astype(np.int64))
 
 
+def nearest(values: Any, unit: Any, limit: float) -> Any:
+    """The whole numbers in -limit..limit nearest to values / unit, ties to even.
+
+    Of numpy arrays and torch tensors: in float64 both give the same, so weights in training are those of an export.
+    """
+    return (values / unit).round().clip(-limit, limit)
+
+
 def scale_by_fraction(values: Array, numerator: Array | int, bits: int) -> Array:
     """values * numerator / 2**bits, truncated toward zero (Loihi's decay: sign(v) * ((|v| * k) >> 12))."""
     grown: Array = np.abs(values) * numerator

@@ -4,6 +4,7 @@ run.json                    description; `finished` is null until everything bel
 teacher.safetensors         weights
 teacher_graph.safetensors   of a teacher that is the user's own code: its graph, if it could be traced
 student.safetensors         weights
+integer.safetensors         of a fine-tuned run: the graphs `folded`, real numbers, and `integer`, for `export`
 history.csv                 one line per stage and epoch
 state/                      checkpoints, removed at the end
 .lock                       held by the process that trains
@@ -31,6 +32,7 @@ FORMAT, VERSION = "snnkd-deploy/run", 1
 ROOT = Path("runs")
 LOCK = ".lock"
 ROLES = ("teacher", "student")
+FINETUNED = "integer"  # role of the integer network, which only a fine-tuned run has
 
 _KEYS: dict[str, type | tuple[type, ...]] = {
     "format": str,
@@ -82,8 +84,14 @@ class Run:
 
     @property
     def accuracies(self) -> dict[str, float]:
-        """Test accuracy, 0 to 1, of the networks that are complete: teacher, student."""
-        return {role: self.document[role]["accuracy"] for role in ROLES if self.document[role]}
+        """Test accuracy, 0 to 1, of the networks that are complete: teacher, student, integer."""
+        return {role: self.document[role]["accuracy"] for role in (*ROLES, FINETUNED) if self.document.get(role)}
+
+    @property
+    def finetuning(self) -> Mapping[str, Any] | None:
+        """parent, target and the other settings of a run that fine-tunes; None of one that trains."""
+        settings: Mapping[str, Any] | None = self.document.get("finetuning")
+        return settings
 
     @property
     def rates(self) -> dict[str, float]:
@@ -105,6 +113,11 @@ class Run:
     def student_file(self) -> Path:
         """Weights of the student."""
         return self.path / "student.safetensors"
+
+    @property
+    def integer_file(self) -> Path:
+        """Graphs of a fine-tuned network."""
+        return self.path / f"{FINETUNED}.safetensors"
 
     @property
     def state(self) -> Path:
@@ -191,8 +204,9 @@ def open_run(path: Path | str, *, unfinished: bool = False) -> Run:
     _check(path / "run.json", document)
     run = Run(path, document)
     if not run.finished and not unfinished:
-        raise RunError(f"{path} is not finished; resume it with: snnkd-deploy train --out {path} --resume")
-    if problems := [problem for role in ROLES for problem in _damage(run, role)]:
+        command = "finetune" if run.finetuning else "train"
+        raise RunError(f"{path} is not finished; resume it with: snnkd-deploy {command} --out {path} --resume")
+    if problems := [problem for role in (*ROLES, FINETUNED) for problem in _damage(run, role)]:
         raise RunError(f"{path} is damaged: {'; '.join(problems)}")
     return run
 
@@ -240,7 +254,8 @@ def _check(path: Path, document: Mapping[str, Any]) -> None:
     problems = [key for key, kind in _KEYS.items() if not isinstance(document.get(key, ...), kind)]
     if not problems:
         problems += [f"data.{key}" for key in _DATA_KEYS if key not in document["data"]]
-        entries = [(role, document[role]) for role in ROLES if document[role] or document["finished"]]
+        roles = (*ROLES, FINETUNED) if document.get("finetuning") else ROLES
+        entries = [(role, document.get(role)) for role in roles if document.get(role) or document["finished"]]
         problems += [f"{role}.{key}" for role, entry in entries for key in _ROLE_KEYS if key not in (entry or {})]
     if problems:
         raise RunError(f"{path}: missing or of the wrong type: {', '.join(problems)}")
@@ -252,7 +267,7 @@ def _check(path: Path, document: Mapping[str, Any]) -> None:
 
 def _damage(run: Run, role: str) -> list[str]:
     """What is wrong with the weights of `role`, if the run says that they are complete."""
-    entry = run.document[role]
+    entry = run.document.get(role)
     if entry is None:
         return []
     file = run.path / f"{role}.safetensors"

@@ -68,13 +68,15 @@ def _begin(out: Path | None, config: TrainConfig, watch: Watch) -> Run:
     dataset = _prepare(config)
     path = cluster.first(lambda: run.claim(out, config.dataset))
     with _held(path):
-        current = cluster.first(lambda: run.create(path, config, _described(dataset), _versions()))
+        current = cluster.first(lambda: run.create(path, config, _described(dataset), versions()))
         return _trained(current, dataset, watch)
 
 
 def _resume(path: Path, config: TrainConfig, watch: Watch) -> Run:
     with _held(run.open_run(path, unfinished=True).path):
         found = cluster.first(lambda: _moved(run.open_run(path, unfinished=True), config))
+        if found.finetuning:
+            raise RunError(f"{path} fine-tunes a run; go on with: snnkd-deploy finetune --out {path} --resume")
         if found.finished:
             watch.note(f"{path} is finished already")
             return found
@@ -223,28 +225,31 @@ def _described(dataset: DataSet) -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-    return {**versions, "snnkd-deploy": __version__}
+def versions() -> dict[str, str]:
+    """Of what the numbers of a run depend on."""
+    found = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    return {**found, "snnkd-deploy": __version__}
 
 
 @contextmanager
-def _environment(config: TrainConfig) -> Iterator[None]:
-    """Threads as asked for, convolutions that repeat exactly, and the caller's random numbers left alone."""
+def environment(config: TrainConfig) -> Iterator[torch.device]:
+    """Threads as asked for, convolutions that repeat exactly, the caller's random numbers left alone.
+
+    Gives the device.
+    """
     threads = torch.get_num_threads()
     devices = [_device(config)] if config.device.startswith("cuda") else []
     with torch.random.fork_rng(devices), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
         torch.set_num_threads(config.threads or max(1, threads // config.devices))
         try:
-            yield
+            yield _device(config)
         finally:
             torch.set_num_threads(threads)
 
 
 def _stages(current: Run, dataset: DataSet, watch: Watch) -> Run:
     """Teacher, then student; what is complete already is not done again."""
-    with _environment(current.config):
-        device = _device(current.config)
+    with environment(current.config) as device:
         more = dataset.scale, device, len(dataset.classes)
         images = Images.of(dataset.train, *more), Images.of(dataset.test, *more)
         if not current.document["teacher"]:
@@ -331,11 +336,12 @@ class Stage:
 
     name: str
     current: Run
-    network: Network
+    network: nn.Module
     method: nn.Module
     losses: Losses
     epochs: int
     learning_rate: float
+    settle: Callable[[], None] | None = None  # called after the last step of each epoch, before the evaluation
 
     @property
     def file(self) -> Path:
@@ -360,6 +366,8 @@ class Stage:
         for epoch in range(len(rows) + 1, self.epochs + 1):
             trained.train()
             row = self._epoch(epoch, optimizer, images, watch)
+            if self.settle:
+                self.settle()
             row["accuracy"] = accuracy(self.network, test)
             rows.append(row)
             if cluster.leads():
@@ -410,7 +418,7 @@ class Stage:
 
     def _diverged(self, epoch: int, step: int, losses: dict[str, float]) -> str:
         met = ", ".join(f"{name} {value}" for name, value in losses.items())
-        key = "learning_rate" if self.name == "student" else "teacher_learning_rate"
+        key = "teacher_learning_rate" if self.name == "teacher" else "learning_rate"
         kept = f"the checkpoint of epoch {epoch - 1} is kept in {self.current.state}" if epoch > 1 else "none is kept"
         advice = f"use a smaller {key} than {self.learning_rate}"
         return f"the {self.name} diverged in epoch {epoch}, step {step}: {met}; {advice} ({kept})"

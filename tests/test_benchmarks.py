@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from snnkd_deploy.run import Run
 from tests.dataset_files import cifar100_members, unpacked
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -61,6 +62,20 @@ def test_other_settings_are_not_mixed_into_a_table(tmp_path: Path) -> None:
     done = run("methods.py", "--methods", "none", "--out", out)
     assert done.returncode != 0
     assert "was measured with other settings: {'epochs': 7}" in done.stderr
+
+
+def test_bits_are_compared_before_and_after_fine_tuning_and_gone_on_with(tiny_run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "bits.json"
+    first = run("bits.py", tiny_run.path, "--target", "loihi", "--bits", 3, "--epochs", 1, "--out", out)
+    assert first.returncode == 0, first.stderr
+    rows = json.loads(out.read_text())["rows"]
+    assert list(rows) == ["max, per layer", "mse, per layer", "percentile, per layer", "fine-tuned"]
+    assert rows["fine-tuned"]["3"] > rows["max, per layer"]["3"]
+    again = run("bits.py", tiny_run.path, "--target", "loihi", "--bits", 3, "--epochs", 1, "--out", out)
+    assert again.stdout == first.stdout
+    assert f"| fine-tuned | {100 * rows['fine-tuned']['3']:.2f} |" in again.stdout
+    other = run("bits.py", tiny_run.path, "--target", "loihi", "--epochs", 2, "--out", out)
+    assert "was measured with other settings" in other.stderr
 
 
 def accuracies(table: str) -> dict[str, str]:

@@ -79,6 +79,18 @@ def test_a_term_of_the_logits_is_an_option_of_the_method(workplace: Path) -> Non
     assert call("train", "--resume", "--logits", "kd").exit_code == 2
 
 
+def test_fine_tuning_prints_what_came_of_it_and_what_comes_next(tiny_run: Run, workplace: Path) -> None:
+    done = call("finetune", tiny_run.path, "--target", "onnx", "--weight-bits", 4, "--epochs", 1, "--out", "tuned")
+    assert done.exit_code == 0, done.output
+    for words in ("rounded", "fine-tuned", "integers, 4 bits, onnx", "next: snnkd-deploy export tuned --target onnx"):
+        assert words in done.output
+    done = call("export", "tuned", "--target", "onnx", "--samples", 5)
+    assert done.exit_code == 0, done.output
+    refused = call("finetune", tiny_run.path, "--target", "loihi", "--granularity", "channel")
+    assert refused.exit_code == 2
+    assert "granularity 'channel': loihi takes layer" in refused.output
+
+
 def test_a_run_goes_on_in_another_place(tiny_run: Run) -> None:
     done = call("train", "--resume", "--out", tiny_run.path, "--threads", 2, "--json")
     assert done.exit_code == 0, done.output

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from snnkd_deploy.calibration import Calibration
-from snnkd_deploy.compiler import PIPELINE, Pass, lower
+from snnkd_deploy.compiler import PIPELINE, Pass, adopting, lower
 from snnkd_deploy.errors import GraphError, LegalityError
 from snnkd_deploy.ir import Conv2d, Graph, Linear, Stage
 from snnkd_deploy.simulate import simulate
@@ -37,6 +37,18 @@ def test_legal_networks_spike_as_the_integer_one(name: str) -> None:
         np.testing.assert_array_equal(met.logits, expected.logits)
         lowered += 1
     assert lowered > 15
+
+
+def test_trained_integers_stand_in_for_rounded_ones() -> None:
+    graph = random_network(4, CHAIN)
+    samples = Calibration(random_inputs(graph, 4))
+    trained = lower(graph, ONNX, replace(samples, weight_bits=4)).integer
+    assert lower(graph, ONNX, samples).digest != trained.digest
+    for name in ("onnx", "loihi", "c"):
+        assert lower(graph, load_target(name), samples, adopting(trained)).digest == trained.digest
+    other = replace(ONNX, state=replace(ONNX.state, fraction_bits=3))
+    with pytest.raises(LegalityError, match=r"computes with 12 and 3 bits.*\n.*decay in 12 bits, membrane in 6"):
+        lower(graph, other, samples, adopting(trained))
 
 
 def prune(graph: Graph, target: Target, calibration: Calibration) -> Graph:

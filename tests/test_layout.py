@@ -60,6 +60,7 @@ ORDER = (
     "bundle",
     "export",
     "deploy",
+    "finetune",
     "api",
     "cli",
     "__main__",
@@ -68,7 +69,7 @@ ORDER = (
 
 TRAINING = {
     *("cluster", "launch", "snn", "autoaugment", "augment", "batches", "checkpoint", "distill"),
-    *("train", "saliency_report", "trace", "foreign", "teacher_cache"),
+    *("train", "saliency_report", "trace", "foreign", "teacher_cache", "finetune"),
 }
 ONLY_IN = {
     "torch": {*TRAINING, "frontend", "exporters"},

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snnkd_deploy.ir import Attention, Conv2d, Linear
-from snnkd_deploy.numerics import attention, conv2d, linear, round_half_even, scale_by_fraction
+from snnkd_deploy.numerics import attention, conv2d, linear, nearest, scale_by_fraction
 from tests.networks import pair
 
 
@@ -21,8 +21,16 @@ def test_the_leak_truncates_toward_zero(value: int, numerator: int) -> None:
     assert int(scale_by_fraction(np.asarray(value), numerator, 12)) == expected
 
 
-def test_ties_round_to_even() -> None:
-    assert round_half_even(np.array([0.5, 1.5, 2.5, -0.5, -1.5])).tolist() == [0, 2, 2, 0, -2]
+def test_ties_round_to_even_and_what_is_beyond_the_limit_is_clipped() -> None:
+    assert nearest(np.array([0.5, 1.5, 2.5, -0.5, -1.5]), 1.0, 9).tolist() == [0, 2, 2, 0, -2]
+    assert nearest(np.array([0.9, -8.0, 3.0]), 0.5, 7).tolist() == [2, -7, 6]
+
+
+def test_arrays_and_tensors_round_alike() -> None:
+    torch = pytest.importorskip("torch")
+    values, unit = np.random.default_rng(0).normal(size=10_000), 0.0371
+    tied = np.concatenate([values, (np.arange(-50, 50) + 0.5) * unit])
+    assert nearest(torch.tensor(tied), unit, 7).tolist() == nearest(tied, unit, 7).tolist()
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -8,12 +8,13 @@ the membrane included. Layers that are added before a neuron (residual networks)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
-from snnkd_deploy.bounds import bounds, largest
+from snnkd_deploy.bounds import bounds, reach
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.check import attention_problems, decay_problems, first_neurons
 from snnkd_deploy.errors import ConfigError, GraphError, LegalityError
@@ -36,7 +37,7 @@ from snnkd_deploy.ir import (
     Synaptic,
     ancestors,
 )
-from snnkd_deploy.numerics import round_half_even
+from snnkd_deploy.numerics import nearest, round_half_even
 from snnkd_deploy.simulate import batches
 from snnkd_deploy.target import Target
 
@@ -67,9 +68,35 @@ class Limits:
     """Layers that the host computes: their bias is not the chip's."""
     per_channel: bool
     clips: tuple[float, ...]
+    percentile: float
     moments: Moments
     errors: dict[tuple[str, bytes], Array] = field(default_factory=dict)
     """What has been computed so far, by layer and unit."""
+
+    def bias(self, name: str) -> float:
+        """The largest bias of a layer; the host's has no limit."""
+        return np.inf if name in self.free else self.target.bias.maximum
+
+
+@dataclass(frozen=True, eq=False)
+class Scales:
+    """What the integer 1 is worth in each group of layers, `()` or `(channels,)`, and what the integers may be."""
+
+    groups: list[Group]
+    units: list[Array]
+    limits: Limits
+
+    @cached_property
+    def outputs(self) -> dict[str, Array]:
+        """Real value of the integer 1 in the output of each synaptic layer, which its bias shares."""
+        pairs = zip(self.groups, self.units, strict=True)
+        return {name: np.asarray(unit * ratio) for group, unit in pairs for name, ratio in group.members.items()}
+
+    def weights(self, graph: Graph, name: str) -> Array:
+        """Real value of the integer 1 among the weights of a layer, in a shape that broadcasts to them."""
+        source = _input_unit(graph, name, self.outputs)
+        assert source is not None
+        return np.asarray(self.outputs[name] / source).reshape(-1, *[1] * (_layer(graph, name).weight.ndim - 1))
 
 
 def quantize(graph: Graph, target: Target, calibration: Calibration) -> Graph:
@@ -77,6 +104,11 @@ def quantize(graph: Graph, target: Target, calibration: Calibration) -> Graph:
 
     GraphError if an attention multiplies anything but spikes.
     """
+    return rounded(graph, choose_scales(graph, target, calibration))
+
+
+def choose_scales(graph: Graph, target: Target, calibration: Calibration) -> Scales:
+    """Scales that let every worst case of this network fit the target; refuses what `quantize` refuses."""
     if problems := attention_problems(graph):
         raise GraphError(f"{graph.name} has products that are no counts:", problems)
     if problems := [*_uncounted(graph), *(one for node in graph.of(Neuron) for one in decay_problems(node, target))]:
@@ -85,13 +117,13 @@ def quantize(graph: Graph, target: Target, calibration: Calibration) -> Graph:
     groups = find_groups(graph)
     floors = [np.zeros(1) for _ in groups]
     for _ in range(30):
-        units = _units(graph, groups, limits, floors)
-        integer = _build(graph, groups, units, limits)
-        if not (excess := _excess(integer, groups, target)):
+        scales = Scales(groups, _units(graph, groups, limits, floors), limits)
+        integer = rounded(graph, scales)
+        if not (excess := worst_cases(integer, scales)):
             _refuse_silence(graph, integer, target)
-            return integer
-        for index, ratio in excess.items():
-            floors[index] = np.atleast_1d(units[index] * max(ratio, 1.001))
+            return scales
+        for index, ratios in excess.items():
+            floors[index] = np.atleast_1d(scales.units[index] * max(float(ratios.max()), 1.001))
     raise LegalityError(f"{target.name} cannot hold {graph.name}:", [f"{groups[i].neurons}: range" for i in excess])
 
 
@@ -130,6 +162,7 @@ def _limits(graph: Graph, target: Target, calibration: Calibration) -> Limits:
         free=host_layers(graph, target),
         per_channel=calibration.granularity == "channel",
         clips=CLIPS if calibration.method == "mse" else (1.0,),
+        percentile=calibration.percentile if calibration.method == "percentile" else 100.0,
         moments=input_moments(graph, calibration.samples),
     )
 
@@ -204,35 +237,40 @@ def input_moments(graph: Graph, samples: Array) -> Moments:
 def _units(graph: Graph, groups: list[Group], limits: Limits, floors: list[Array]) -> list[Array]:
     """The unit of each group, `()` or `(channels,)`."""
     problems: list[str] = []
-    owner = {name: index for index, group in enumerate(groups) for name in group.members}
+    known: dict[str, Array] = {}
     units: dict[int, Array] = {}
     while len(units) < len(groups):
         for index, group in enumerate(groups):
-            sources = {name: _input_unit(graph, name, groups, owner, units) for name in group.members}
-            if index not in units and all(value is not None for value in sources.values()):
-                known = {name: value for name, value in sources.items() if value is not None}
-                units[index] = _unit(graph, group, known, limits, floors[index], problems)
+            found = {name: _input_unit(graph, name, known) for name in group.members}
+            sources = {name: value for name, value in found.items() if value is not None}
+            if index not in units and len(sources) == len(found):
+                units[index] = _unit(graph, group, sources, limits, floors[index], problems)
+                known |= {name: units[index] * ratio for name, ratio in group.members.items()}
     if problems:
         raise LegalityError(f"{limits.target.name} cannot hold {graph.name}:", problems)
     return [units[index] for index in range(len(groups))]
 
 
-def _input_unit(
-    graph: Graph, name: str, groups: list[Group], owner: dict[str, int], units: dict[int, Array]
-) -> float | None:
-    """Real value of the integer 1 on the edge into `name`; None while the layer before it has no unit yet."""
-    source = graph[graph[name].inputs[0]]
-    if isinstance(source, Input):
-        return source.scale
-    if isinstance(source, Neuron):
-        return 1.0
-    if isinstance(source, Synaptic):
-        index = owner[source.name]
-        return float(units[index] * groups[index].members[source.name]) if index in units else None
-    if isinstance(source, Attention):
-        return source.scale
-    inner = _input_unit(graph, source.name, groups, owner, units)
-    return inner / _area(source) if inner is not None and isinstance(source, AvgPool2d) else inner
+def edge_unit(graph: Graph, name: str, units: Mapping[str, Array]) -> Array | None:
+    """Real value of the integer 1 in the output of `name`, `()` or `(channels,)`, given those of synaptic layers.
+
+    None where these hold none yet.
+    """
+    node = graph[name]
+    if isinstance(node, Input | Attention):
+        return np.asarray(node.scale)
+    if isinstance(node, Neuron):
+        return np.asarray(1.0)
+    if isinstance(node, Synaptic):
+        return units.get(name)
+    inner = edge_unit(graph, node.inputs[0], units)
+    return np.asarray(inner / _area(node)) if inner is not None and isinstance(node, AvgPool2d) else inner
+
+
+def _input_unit(graph: Graph, name: str, units: Mapping[str, Array]) -> float | None:
+    """Real value of the integer 1 on the edge into `name`, which is one number for all channels."""
+    unit = edge_unit(graph, graph[name].inputs[0], units)
+    return None if unit is None else float(unit)
 
 
 def _unit(
@@ -242,11 +280,11 @@ def _unit(
     layers = {name: _layer(graph, name) for name in group.members}
     thresholds = {name: (_threshold(graph, name), ratio) for name, ratio in group.neurons.items()}
     least = _largest(_least_unit(group, layers, thresholds, limits), floor)
+    separate = group.per_channel and limits.per_channel
     full = [
-        np.abs(_rows(layer)).max(axis=1) * sources[name] / (limits.weight * group.members[name])
+        _widest(layer, limits.percentile, separate) * sources[name] / (limits.weight * group.members[name])
         for name, layer in layers.items()
     ]
-    separate = group.per_channel and limits.per_channel
     candidates = []
     for clip in limits.clips:
         unit = _at_least(_largest(least, *(clip * one for one in full)), thresholds, separate)
@@ -263,6 +301,14 @@ def _unit(
     units, error = (np.stack(np.broadcast_arrays(*side)) for side in zip(*candidates, strict=True))
     chosen = np.take_along_axis(units, np.broadcast_to(error, units.shape).argmin(axis=0)[None], axis=0)[0]
     return np.asarray(chosen[0]) if len(chosen) == 1 else chosen
+
+
+def _widest(layer: Linear | Conv2d, percentile: float, separate: bool) -> Array:
+    """The magnitude that the largest integer shall stand for, `(out,)` or `(1,)`: of all weights or so many percent."""
+    rows = np.abs(_rows(layer))
+    if percentile >= 100:
+        return np.asarray(rows.max(axis=1))
+    return np.asarray(np.percentile(rows if separate else rows.reshape(1, -1), percentile, axis=1))
 
 
 def _at_least(wanted: Array, thresholds: dict[str, tuple[Array, float]], separate: bool) -> Array | None:
@@ -310,61 +356,39 @@ def _error(layer: Linear | Conv2d, unit: Array, name: str, limits: Limits) -> Ar
     return np.asarray((over_taps * means).sum(axis=1) ** 2 + (squares * variances).sum(axis=1))
 
 
-def _build(graph: Graph, groups: list[Group], units: list[Array], limits: Limits) -> Graph:
-    owner = {name: index for index, group in enumerate(groups) for name in group.members}
-    synapses, neurons = {}, {}
-    for group, unit in zip(groups, units, strict=True):
-        for name, ratio in group.members.items():
-            source = _input_unit(graph, name, groups, owner, dict(enumerate(units)))
-            assert source is not None
-            synapses[name] = _integer_layer(_layer(graph, name), unit * ratio, source, limits)
-        for name, ratio in group.neurons.items():
-            neurons[name] = unit * ratio
-    nodes = [
-        synapses[node.name]
-        if node.name in synapses
-        else _integer_node(node, graph, groups, owner, units, neurons, limits.target)
-        for node in graph
-    ]
-    return replace(graph, nodes=tuple(nodes), stage=Stage.INTEGER)
+def rounded(graph: Graph, scales: Scales) -> Graph:
+    """The integer network of a folded graph at these scales."""
+    return replace(graph, nodes=tuple(_integer_node(node, graph, scales) for node in graph), stage=Stage.INTEGER)
 
 
-def _integer_layer(layer: Linear | Conv2d, unit: Array, source: float, limits: Limits) -> Linear | Conv2d:
-    step = np.asarray(unit / source).reshape(-1, *[1] * (layer.weight.ndim - 1))
-    weight = np.clip(round_half_even(layer.weight / step), -limits.weight, limits.weight)
-    return replace(layer, weight=weight, bias=round_half_even(layer.bias / unit), unit=np.asarray(unit))
-
-
-def _integer_node(
-    node: Node,
-    graph: Graph,
-    groups: list[Group],
-    owner: dict[str, int],
-    units: list[Array],
-    neurons: dict[str, Array],
-    target: Target,
-) -> Node:
+def _integer_node(node: Node, graph: Graph, scales: Scales) -> Node:
+    if isinstance(node, Linear | Conv2d):
+        return _integer_layer(node, graph, scales)
+    if isinstance(node, Neuron):
+        return _integer_neuron(node, graph, scales)
     if isinstance(node, AvgPool2d):
         return SumPool2d(name=node.name, inputs=node.inputs, kernel=node.kernel, stride=node.stride)
     if isinstance(node, Attention):
         return replace(node, scale=1.0)
     if isinstance(node, Output):
-        unit = _input_unit(graph, node.name, groups, owner, dict(enumerate(units)))
+        unit = _input_unit(graph, node.name, scales.outputs)
         assert unit is not None
         return replace(node, unit=unit)
-    if not isinstance(node, Neuron):
-        return node
-    fed = neurons.get(node.name)
-    if fed is None:
-        fed = np.asarray(_input_unit(graph, node.name, groups, owner, dict(enumerate(units))))
-    ratio = np.asarray(node.threshold / fed)
-    nearest = np.rint(ratio)
-    threshold = np.where(np.isclose(ratio, nearest, rtol=1e-9), nearest, np.floor(ratio)).astype(np.int64)
-    if threshold.ndim and np.ptp(threshold) == 0:
-        threshold = np.asarray(threshold.flat[0])
+    return node
+
+
+def _integer_layer(layer: Linear | Conv2d, graph: Graph, scales: Scales) -> Linear | Conv2d:
+    unit, limits = scales.outputs[layer.name], scales.limits
+    weight = nearest(layer.weight, scales.weights(graph, layer.name), limits.weight).astype(np.int64)
+    bias = nearest(layer.bias, unit, limits.bias(layer.name)).astype(np.int64)
+    return replace(layer, weight=weight, bias=bias, unit=unit)
+
+
+def _integer_neuron(node: Neuron, graph: Graph, scales: Scales) -> Neuron:
+    target = scales.limits.target
     return replace(
         node,
-        threshold=threshold,
+        threshold=_integer_threshold(node, graph, scales),
         decay=_rounded(node.decay, target.decay.bits),
         decay_bits=target.decay.bits,
         fraction_bits=target.state.fraction_bits,
@@ -373,25 +397,45 @@ def _integer_node(
 
 def _rounded(decay: float | Array, bits: int) -> float | Array:
     """The nearest multiples of 2**-bits."""
-    nearest = round_half_even(np.asarray(decay) * 2**bits) / 2**bits
-    return nearest if nearest.ndim else float(nearest)
+    multiples = round_half_even(np.asarray(decay) * 2**bits) / 2**bits
+    return multiples if multiples.ndim else float(multiples)
 
 
-def _excess(graph: Graph, groups: list[Group], target: Target) -> dict[int, float]:
-    """By how much the worst case of a group's neurons or readout leaves the target's state, where it does."""
-    limits, maximum = bounds(graph), target.state.maximum >> target.state.fraction_bits
-    readers = {name: index for index, group in enumerate(groups) for name in group.neurons}
-    for index, group in enumerate(groups):
-        if _feeds_output(graph, group):
-            readers[graph.output.name] = index
-    excess: dict[int, float] = {}
+def _integer_threshold(node: Neuron, graph: Graph, scales: Scales) -> Array:
+    pairs = zip(scales.groups, scales.units, strict=True)
+    fed = [unit * group.neurons[node.name] for group, unit in pairs if node.name in group.neurons]
+    ratio = np.asarray(node.threshold / (fed[0] if fed else _input_unit(graph, node.name, scales.outputs)))
+    whole = np.rint(ratio)
+    threshold = np.where(np.isclose(ratio, whole, rtol=1e-9), whole, np.floor(ratio)).astype(np.int64)
+    return np.asarray(threshold.flat[0]) if threshold.ndim and np.ptp(threshold) == 0 else threshold
+
+
+def worst_cases(integer: Graph, scales: Scales) -> dict[int, Array]:
+    """By how much the worst case of a group leaves the target's state, for those where it does.
+
+    Ratios, one for each channel of the neurons or the readout, 1 and less where it fits.
+    """
+    target, limits = scales.limits.target, bounds(integer)
+    maximum = target.state.maximum >> target.state.fraction_bits
+    readers = {name: index for index, group in enumerate(scales.groups) for name in group.neurons}
+    for index, group in enumerate(scales.groups):
+        if _feeds_output(integer, group):
+            readers[integer.output.name] = index
+    excess: dict[int, Array] = {}
     for name, index in readers.items():
-        node = graph[name]
+        node = integer[name]
         unit = 2**node.fraction_bits if isinstance(node, Neuron) else 1
-        reach = max(largest(limits.values[node.inputs[0]]), largest(limits.membranes[name]) / unit)
-        if reach > maximum:
-            excess[index] = max(excess.get(index, 1.0), reach / maximum)
+        most = np.maximum(reach(limits.values[node.inputs[0]]), reach(limits.membranes[name]) / unit)
+        if most.max() > maximum:
+            excess[index] = _either(most / maximum, excess.get(index, np.ones(1)))
     return excess
+
+
+def _either(one: Array, other: Array) -> Array:
+    """The larger, channel by channel; as one number where the channels are not the same (behind a Flatten)."""
+    if len(one) == len(other) or 1 in (len(one), len(other)):
+        return np.asarray(np.maximum(one, other))
+    return np.asarray(max(one.max(), other.max())).reshape(1)
 
 
 def _feeds_output(graph: Graph, group: Group) -> bool:

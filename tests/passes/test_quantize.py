@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -177,6 +178,19 @@ def test_clipping_by_mse_beats_the_largest_weight_when_one_is_an_outlier() -> No
         step = layer(integer, "w")
         errors[method] = float(((step.weight * step.unit - weight) @ inputs.reshape(-1, 64).T).std())
     assert errors["mse"] < 0.8 * errors["max"]
+
+
+def test_a_percentile_of_the_weights_is_what_the_largest_integer_stands_for() -> None:
+    weight = np.arange(1.0, 101.0).reshape(4, 25)
+    graph = dense(weight, threshold=1000.0)
+    eighty: dict[str, Any] = {"method": "percentile", "percentile": 80.0, "weight_bits": 4}
+    per_layer = layer(integers(graph, ONNX, **eighty), "w")
+    assert int((per_layer.weight == 7).sum()) > 20  # those above the 80th percentile, and what rounds up
+    assert float(np.asarray(per_layer.unit)) == pytest.approx(np.percentile(weight, 80) / 7, rel=0.02)
+    per_channel = layer(integers(graph, ONNX, granularity="channel", **eighty), "w")
+    np.testing.assert_allclose(per_channel.unit, np.percentile(weight, 80, axis=1) / 7, rtol=0.02)  # type: ignore[arg-type]
+    largest, whole = (integers(graph, method=m, percentile=100.0) for m in ("max", "percentile"))
+    assert largest.digest == whole.digest
 
 
 def test_the_decay_is_a_multiple_of_the_target_s_fraction() -> None:
