@@ -31,11 +31,11 @@ class Rounding:
     weight_bits: int | None = None
     granularity: Literal["layer", "channel"] = "layer"
     calibration: Literal["max", "mse", "percentile"] = "mse"
-    percentile: float = 99.9
+    weight_percentile: float = 99.9
 
     def calibrated(self, samples: Array) -> Calibration:
         """What quantisation shall do with these samples."""
-        return Calibration(samples, self.weight_bits, self.granularity, self.calibration, self.percentile)
+        return Calibration(samples, self.weight_bits, self.granularity, self.calibration, self.weight_percentile)
 
 
 @dataclass(frozen=True)

@@ -175,8 +175,8 @@ def _rounding(command: F) -> F:
             click.option("--calibration", type=click.Choice(["max", "mse", "percentile"]), default="mse",
                          show_default=True,
                          help="keep the largest weight, clip where that lowers the error, or keep a percentile"),
-            click.option("--percentile", type=click.FloatRange(0, 100, min_open=True), default=99.9, show_default=True,
-                         help="with --calibration percentile: how many percent of the weights are not clipped"),
+            click.option("--weight-percentile", type=click.FloatRange(0, 100, min_open=True), default=99.9,
+                         show_default=True, help="with --calibration percentile: how many percent of the weights are not clipped"),
         )
     ):  # fmt: skip
         command = option(command)
@@ -265,15 +265,6 @@ def _reading(settings: dict[str, Any]) -> dict[str, Any]:
 
 @main.command()
 @click.argument("run", required=False, type=click.Path(path_type=Path))
-@click.option("--model", help="a network of your own instead of RUN: path.py:function, or a .nir file")
-@_own_model
-@_settings(("dataset", "data_dir", "timesteps"))
-@click.option("--decay", type=float, help="of the neurons that ReLUs of --model become (default: 1)")
-@click.option(
-    "--reset",
-    type=click.Choice(["zero", "subtract"]),
-    help="of the neurons that ReLUs of --model become (default: subtract where the target has it)",
-)
 @click.option("--target", default="loihi", show_default=True, help="name of a target, or path of a .toml file")
 @_rounding
 @click.option("--epochs", type=click.IntRange(min=1), default=2, show_default=True, help="epochs of the integers")
@@ -297,6 +288,15 @@ def finetune(run: Path | None, target: str, out: Path | None, resume: bool, as_j
 
 @main.command()
 @click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.option("--model", help="a network of your own instead of RUN: path.py:function, or a .nir file")
+@_own_model
+@_settings(("dataset", "data_dir", "timesteps"))
+@click.option("--decay", type=float, help="of the neurons that ReLUs of --model become (default: 1)")
+@click.option(
+    "--reset",
+    type=click.Choice(["zero", "subtract"]),
+    help="of the neurons that ReLUs of --model become (default: subtract where the target has it)",
+)
 @click.option("--target", default="loihi", show_default=True, help="name of a target, or path of a .toml file")
 @click.option("--out", type=click.Path(path_type=Path), help="folder of the bundle (default: RUN/exports/TARGET)")
 @_rounding

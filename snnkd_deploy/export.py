@@ -231,7 +231,7 @@ def _check_options(run: Run, options: ExportOptions) -> None:
     if run.finetuning and replace(options, samples=None, exporter={}) != ExportOptions():
         raise ConfigError(
             f"{run.path} holds integers that were trained: their bits, granularity and calibration were chosen with "
-            "finetune; export them without --weight-bits, --granularity, --calibration and --percentile"
+            "finetune; export them without --weight-bits, --granularity, --calibration and --weight-percentile"
         )
 
 
