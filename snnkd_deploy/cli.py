@@ -176,7 +176,8 @@ def _rounding(command: F) -> F:
                          show_default=True,
                          help="keep the largest weight, clip where that lowers the error, or keep a percentile"),
             click.option("--weight-percentile", type=click.FloatRange(0, 100, min_open=True), default=99.9,
-                         show_default=True, help="with --calibration percentile: how many percent of the weights are not clipped"),
+                         show_default=True,
+                         help="with --calibration percentile: how many percent of the weights are not clipped"),
         )
     ):  # fmt: skip
         command = option(command)
