@@ -21,6 +21,7 @@ from snnkd_deploy.errors import BundleError, LegalityError, ProofError
 from snnkd_deploy.files import replacing
 from snnkd_deploy.ir import (
     Array,
+    BiasedInput,
     Conv2d,
     Flatten,
     Graph,
@@ -36,7 +37,7 @@ from snnkd_deploy.ir import (
 )
 from snnkd_deploy.numerics import conv2d
 from snnkd_deploy.proof import Proof
-from snnkd_deploy.simulate import Record
+from snnkd_deploy.simulate import Record, with_constant
 from snnkd_deploy.target import Target
 
 from . import _lava
@@ -57,6 +58,11 @@ FRACTION_BITS = 6
 REPLAYED_AT_A_TIME = 32
 PACKED = 2**12
 """Values from which on an array is compressed if most of it is zero."""
+CONSTANT = (
+    "snnkd/constant of the file, (channels, height, width) or (features,), goes in behind the channels of each sample "
+    "at each step: with its weights it is the part of the first layer's bias that is too large for the bias register"
+)
+"""What a loader of such a file must do."""
 
 File = Mapping[str, "File | Array"]
 """Groups and datasets of an HDF5 file."""
@@ -184,8 +190,12 @@ def _input_refusals(graph: Graph, target: Target) -> Iterator[str]:
         return
     if target.entry.mode != "graded":
         yield f"{node.name}: pixels {node.low}..{node.high} on a target without graded spikes; a host layer is needed"
-    elif node.low < 0 or node.high >= 2**bits:
+        return
+    if node.low < 0 or node.high >= 2**bits:
         yield f"{node.name}: pixels {node.low}..{node.high}; a graded spike has {bits} bits, 0..{2**bits - 1}"
+    if isinstance(node, BiasedInput) and (node.constant.min() < 0 or node.constant.max() >= 2**bits):
+        low, high = node.constant.min(), node.constant.max()
+        yield f"{node.name}: constant inputs {low}..{high}; a graded spike has {bits} bits, 0..{2**bits - 1}"
 
 
 def _neuron_refusals(node: Neuron) -> Iterator[str]:
@@ -252,6 +262,8 @@ def _file(graph: Graph, digest: str) -> File:
     """The whole file; `digest` names the integer network that it holds."""
     steps = np.asarray(graph.timesteps, np.int32)
     ours = {"format": np.asarray(FORMAT, np.int32), "digest": _text(digest), "timesteps": steps}
+    if isinstance(graph.input, BiasedInput):
+        ours["constant"] = graph.input.constant.astype(np.int32)
     content: dict[str, File | Array] = {
         "layer": {str(index): layer for index, layer in enumerate(_layers(graph))},
         "simulation": {"Ts": np.asarray(1, np.int32), "tSample": steps},
@@ -350,6 +362,7 @@ def _loader(graph: Graph, held: Graph, target: Target) -> dict[str, Any]:
     delays = [index + (0 if host else 1) for index in range(len(blocks))]
     return {
         "input_shape": list(source[::-1]),
+        **_constants(graph.input),
         "axis_order": "(width, height, channels) in lava; weights and flatten in torch's (channels, height, width)",
         "input_message_bits": 0 if host or graph.input.spikes else target.entry.message_bits,
         "entry": "input-neuron" if host else "source",
@@ -365,6 +378,13 @@ def _loader(graph: Graph, held: Graph, target: Target) -> dict[str, Any]:
     }
 
 
+def _constants(source: Input) -> dict[str, Any]:
+    """Of an input with constant channels, how many and what to do with them."""
+    if not isinstance(source, BiasedInput):
+        return {}
+    return {"constant_channels": len(source.constant), "constant_meaning": CONSTANT}
+
+
 def _relays(reader: Neuron | Output) -> dict[str, int]:
     """Of a block with relays, its first channels that are neurons of the network."""
     return {"own_channels": reader.own} if isinstance(reader, Relay) else {}
@@ -375,7 +395,14 @@ def _fed(path: Path, inputs: Array, loader: Mapping[str, Any]) -> Array:
     x = inputs[:, None] if _item(loader, "static") else inputs.swapaxes(0, 1)
     if _item(loader, "entry") == "input-neuron":
         x = host_sums(path, x)
+    if "constant_channels" in loader:
+        x = with_constant(x, _constant_in(path))
     return x.reshape(*x.shape[:2], *_item(loader, "input_shape")[::-1])
+
+
+def _constant_in(path: Path) -> Array:
+    with opened(path) as file:
+        return np.asarray(member(member(file, "snnkd", h5py.Group), "constant", h5py.Dataset)[()]).astype(np.int64)
 
 
 def host_sums(path: Path, x: Array) -> Array:

@@ -15,6 +15,7 @@ from snnkd_deploy.ir import (
     Add,
     Array,
     Attention,
+    BiasedInput,
     Conv2d,
     Flatten,
     Graph,
@@ -27,7 +28,7 @@ from snnkd_deploy.ir import (
     Relu,
     SumPool2d,
 )
-from snnkd_deploy.numerics import scale_by_fraction
+from snnkd_deploy.numerics import conv2d, linear, scale_by_fraction
 
 Interval = tuple[Array, Array]
 
@@ -66,13 +67,13 @@ def largest(interval: Interval) -> int:
 
 def _interval(node: Node, given: list[Interval], graph: Graph) -> Interval:
     if isinstance(node, Input):
-        return np.full(node.shape[0], node.low), np.full(node.shape[0], node.high)
+        return _entering(node)
     if isinstance(node, Neuron):
         channels = graph.shapes[node.name][0]
         return np.zeros(channels, dtype=np.int64), np.ones(channels, dtype=np.int64)
     low, high = given[0]
     if isinstance(node, Linear | Conv2d):
-        return _weighted(node, low, high)
+        return _weighted(node, low, high) if _constant(graph, node) is None else _biased(node, low, high, graph)
     if isinstance(node, SumPool2d):
         area = node.kernel[0] * node.kernel[1]
         return low * area, high * area
@@ -87,6 +88,37 @@ def _interval(node: Node, given: list[Interval], graph: Graph) -> Interval:
         return np.maximum(low, 0), np.maximum(high, 0)
     assert isinstance(node, MaxPool2d), f"no worst case for {type(node).__name__}"
     return low, high
+
+
+def _entering(node: Input) -> Interval:
+    low, high = np.full(node.shape[0], node.low), np.full(node.shape[0], node.high)
+    if isinstance(node, BiasedInput):
+        own, sent = node.sample_shape[0], node.constant.reshape(len(node.constant), -1)
+        low[own:], high[own:] = sent.min(axis=1), sent.max(axis=1)
+    return low, high
+
+
+def _constant(graph: Graph, layer: Node) -> Array | None:
+    """What a layer reads of a sample of zeros, where constants come in with the sample."""
+    source = graph[layer.inputs[0]]
+    if isinstance(source, Flatten):
+        found = _constant(graph, source)
+        return None if found is None else found.reshape(-1)
+    if not isinstance(source, BiasedInput):
+        return None
+    return np.concatenate([np.zeros(source.sample_shape, np.int64), source.constant])
+
+
+def _biased(node: Linear | Conv2d, low: Array, high: Array, graph: Graph) -> Interval:
+    """A bias that partly comes in with the sample is known at each place: no worst case, but a value."""
+    constant = _constant(graph, node)
+    assert constant is not None
+    own = int(np.prod(graph.input.sample_shape[: 1 if isinstance(node, Conv2d) else None]))
+    low, high = (np.where(np.arange(len(side)) < own, side, 0) for side in (low, high))
+    least, most = _weighted(node, low, high)
+    sent = conv2d(constant[None], node) if isinstance(node, Conv2d) else linear(constant[None], node)
+    added = sent.reshape(len(node.bias), -1) - node.bias[:, None]
+    return least + added.min(axis=1), most + added.max(axis=1)
 
 
 def _weighted(node: Linear | Conv2d, low: Array, high: Array) -> Interval:

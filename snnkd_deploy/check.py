@@ -15,6 +15,7 @@ from snnkd_deploy.ir import (
     Attention,
     AvgPool2d,
     BatchNorm,
+    BiasedInput,
     Conv2d,
     Graph,
     Input,
@@ -33,7 +34,7 @@ from snnkd_deploy.ir import (
 from snnkd_deploy.numerics import is_integer
 from snnkd_deploy.target import Target
 
-ARITY: dict[type[Node], tuple[int, float]] = {Input: (0, 0), Add: (2, math.inf), Attention: (3, 3)}
+ARITY: dict[type[Node], tuple[int, float]] = {Input: (0, 0), BiasedInput: (0, 0), Add: (2, math.inf), Attention: (3, 3)}
 """Fewest and most inputs of a node, where that is not one."""
 
 

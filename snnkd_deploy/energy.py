@@ -34,7 +34,7 @@ from snnkd_deploy.counts import (
 )
 from snnkd_deploy.errors import BundleError, GraphError, InputError
 from snnkd_deploy.files import read_json, write_json
-from snnkd_deploy.ir import Array, Attention, Graph, Relay, Stage, canonical_bytes
+from snnkd_deploy.ir import Array, Attention, BiasedInput, Graph, Relay, Stage, canonical_bytes
 from snnkd_deploy.prices import Charge, Table, bill, ratio, split, total
 
 Report = dict[str, Any]
@@ -85,8 +85,8 @@ def build(
     """Count `graph` (INTEGER or LEGAL) and the folded `teacher` on integer `inputs`; no prices yet.
 
     The teacher sees `pictures`, or if there are none what `inputs` tell of them; without its graph `uncounted` says why
-    there is none. If `graph` has relays, the ANN of its shape is that of `unrelayed`, the network before they were
-    added.
+    there is none. If `graph` has relays or constant inputs, the ANN of its shape is that of `unrelayed`, the network
+    before they were added.
     """
     if graph.stage < Stage.INTEGER:
         raise GraphError(f"{graph.name} has no energy:", [f"it is {graph.stage.name}; the integer network is counted"])
@@ -95,7 +95,7 @@ def build(
         raise InputError(f"{len(labels)} labels for {counts.samples} samples")
     seen = pictures if pictures is not None or teacher is None else _seen_by(teacher, graph, inputs)
     shape, shaped = graph, counts
-    if unrelayed is not None and graph.of(Relay):
+    if unrelayed is not None and graph.of(Relay, BiasedInput):
         shape, shaped = unrelayed, count(unrelayed, inputs)
         counts = replace(counts, layers=tuple(_of_plain(layer, shaped) for layer in counts.layers))
     taught = count(teacher, seen) if teacher is not None and seen is not None else None
@@ -492,7 +492,7 @@ def _totals(counts: Counts) -> dict[str, Any]:
 def _seen_by(teacher: Graph, graph: Graph, inputs: Array) -> Array | None:
     """The samples of `graph` for its teacher: the same pictures, or the sum of the frames; None if it takes others."""
     ours, theirs = graph.input, teacher.input
-    if ours.shape != theirs.shape or not theirs.static:
+    if ours.sample_shape != theirs.shape or not theirs.static:
         return None
     if ours.static:
         return inputs
@@ -565,7 +565,7 @@ def _effective(taught: Counts | None, reason: str) -> dict[str, Any]:
 
 
 def _of_plain(layer: Layer, plain: Counts) -> Layer:
-    """A layer of a network with relays, its ANN counts those of the layers that it stands for, of none for copies."""
+    """A layer of a rewritten network, its ANN counts those of the layers that it stands for, of none for copies."""
     if not isinstance(layer, Synapses):
         return layer
     meant = [one for one in plain.synapses() if layer.name == one.name or (layer.feeds and layer.feeds == one.feeds)]
@@ -604,6 +604,11 @@ def _warnings(
         found.append(
             f"{relays:,} relay neurons carry spikes past layers; their kernels' zeros are counted nowhere, and the ANN "
             "of the same shape has none of them"
+        )
+    for source in graph.of(BiasedInput):
+        found.append(
+            f"{np.count_nonzero(source.constant):,} constant inputs carry a bias: their messages are events, their "
+            "weights synapses; the ANN of the same shape has none of them"
         )
     if host := [node.name for node in graph if node.placement == "host"]:
         found.append(f"{', '.join(host)}: computed by the host, which no chip's price table covers")

@@ -65,6 +65,24 @@ class Input(Node):
         """Whether its values are spikes already."""
         return self.low >= 0 and self.high <= 1
 
+    @property
+    def sample_shape(self) -> Shape:
+        """What a sample brings; `shape` is what the network sees."""
+        return self.shape
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BiasedInput(Input):
+    """The sample, and behind its channels those of `constant`, at each step: with their weights they are a bias."""
+
+    constant: Array
+    """Messages `(planes, height, width)` or `(features,)`; `shape` counts them too."""
+
+    @property
+    def sample_shape(self) -> Shape:
+        """What a sample brings: all but the constants."""
+        return (self.shape[0] - len(self.constant), *self.shape[1:])
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Linear(Node):
@@ -202,7 +220,7 @@ KINDS: dict[str, type[Node]] = {
     kind.__name__: kind
     for kind in (
         *(Input, Linear, Conv2d, BatchNorm, AvgPool2d, SumPool2d, MaxPool2d, Flatten, Add, Attention, Relu, Neuron),
-        *(Relay, Output),
+        *(BiasedInput, Relay, Output),
     )
 }
 

@@ -18,6 +18,7 @@ from snnkd_deploy.ir import (
     Attention,
     AvgPool2d,
     BatchNorm,
+    BiasedInput,
     Conv2d,
     Flatten,
     Graph,
@@ -180,9 +181,9 @@ def _read_out(value: Array, graph: Graph) -> Array:
 def _sample(graph: Graph, inputs: Array) -> Array:
     node = graph.input
     leading = 1 if node.static else 2
-    if inputs.shape[leading:] != node.shape or (not node.static and len(inputs) != graph.timesteps):
+    if inputs.shape[leading:] != node.sample_shape or (not node.static and len(inputs) != graph.timesteps):
         wanted = ("samples",) if node.static else (graph.timesteps, "samples")
-        raise InputError(f"{graph.name} takes {(*wanted, *node.shape)}, met {inputs.shape}")
+        raise InputError(f"{graph.name} takes {(*wanted, *node.sample_shape)}, met {inputs.shape}")
     if inputs.size and (inputs.min() < node.low or inputs.max() > node.high):
         raise InputError(f"{graph.name} takes {node.low}..{node.high}, met {inputs.min()}..{inputs.max()}")
     value = inputs[None] if node.static else inputs
@@ -190,4 +191,10 @@ def _sample(graph: Graph, inputs: Array) -> Array:
         return np.asarray(value * node.scale)
     if not is_integer(inputs):
         raise InputError(f"{graph.name} takes integers, met {inputs.dtype}")
-    return value.astype(np.int64)
+    value = value.astype(np.int64)
+    return with_constant(value, node.constant) if isinstance(node, BiasedInput) else value
+
+
+def with_constant(x: Array, constant: Array) -> Array:
+    """Constant channels `(planes, ...)` behind those of `x`, `(time, batch, channels, ...)`, at each step."""
+    return np.concatenate([x, np.broadcast_to(constant, (*x.shape[:2], *constant.shape))], axis=2)

@@ -230,7 +230,7 @@ def random_inputs(graph: Graph, samples: int, seed: int = 0) -> Array:
     """Integer samples of the network's own range."""
     random = np.random.default_rng(seed)
     node = graph.input
-    shape = (samples, *node.shape) if node.static else (graph.timesteps, samples, *node.shape)
+    shape = (samples, *node.sample_shape) if node.static else (graph.timesteps, samples, *node.sample_shape)
     values = random.integers(node.low, node.high + 1, size=shape)
     return values * (random.random(shape) < 0.7)
 

@@ -38,6 +38,7 @@ from snnkd_deploy.ir import (
     ancestors,
 )
 from snnkd_deploy.numerics import nearest, round_half_even
+from snnkd_deploy.passes.bias_planes import carried_by_planes
 from snnkd_deploy.simulate import batches
 from snnkd_deploy.target import Target
 
@@ -65,7 +66,7 @@ class Limits:
     weight: int
     target: Target
     free: frozenset[str]
-    """Layers that the host computes: their bias is not the chip's."""
+    """Layers whose bias is not the chip's register: the host computes them, or constant inputs carry it."""
     per_channel: bool
     clips: tuple[float, ...]
     percentile: float
@@ -159,7 +160,7 @@ def _limits(graph: Graph, target: Target, calibration: Calibration) -> Limits:
     return Limits(
         weight=widest if bits is None else 2 ** (bits - 1) - 1,
         target=target,
-        free=host_layers(graph, target),
+        free=host_layers(graph, target) | carried_by_planes(graph, target),
         per_channel=calibration.granularity == "channel",
         clips=CLIPS if calibration.method == "mse" else (1.0,),
         percentile=calibration.percentile if calibration.method == "percentile" else 100.0,

@@ -12,6 +12,7 @@ from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.compiler import lower
 from snnkd_deploy.errors import RefusedError
 from snnkd_deploy.ir import Add, Array, Conv2d, Flatten, Graph, Input, Linear, Neuron, Node, Output, Stage
+from snnkd_deploy.passes.bias_planes import bias_planes
 from snnkd_deploy.passes.relay_shortcuts import relay_shortcuts
 from snnkd_deploy.target import Target, load_target
 from tests.networks import Recipe, random_inputs, random_network
@@ -119,11 +120,22 @@ def relayed() -> Graph:
     return replace(row, stage=Stage.LEGAL)
 
 
+def biased(graph: Graph, name: str, *bias: int) -> Graph:
+    """With biases that constant inputs carry."""
+    return bias_planes(changed(graph, name, bias=np.array(bias)), LOIHI2, Calibration(np.empty(0)))
+
+
 GRAPHS = {
     "host conv": (LOIHI, pictures("host", high=255)),
     "graded conv": (LOIHI2, pictures(high=255)),
     "frames of spikes": (LOIHI, pictures(high=1, static=False)),
     "relays": (LOIHI, relayed()),
+    "graded conv with constants": (LOIHI2, biased(pictures(high=255), "conv1", 9000, -40000, 4095, -4096)),
+    "graded frames with constants": (LOIHI2, biased(pictures(high=9, static=False), "conv1", -9000, 5000, 0, 70000)),
+    "features with constants": (
+        LOIHI2,
+        biased(features([[1, -2], [3, 4]], [[5, -6]], high=9), "linear0", 5000, -40000),
+    ),
     "graded frames": (LOIHI2, pictures(high=16, static=False)),
     "host frames": (LOIHI, pictures("host", low=-7, high=16, static=False)),
     "features": (LOIHI2, features([[1, -2], [3, 4]], [[5, -6]], high=9)),
@@ -153,7 +165,7 @@ GRAPHS = {
 
 def samples(graph: Graph, count: int = 12) -> Array:
     node, random = graph.input, np.random.default_rng(1)
-    shape = (count, *node.shape) if node.static else (graph.timesteps, count, *node.shape)
+    shape = (count, *node.sample_shape) if node.static else (graph.timesteps, count, *node.sample_shape)
     return random.integers(node.low, node.high + 1, shape)
 
 
