@@ -477,21 +477,27 @@ def _check_own(target: str, settings: dict[str, Any], own: dict[str, Any]) -> An
 
 
 @main.command()
+@click.argument("target", required=False)
 @_json
-def targets(as_json: bool) -> None:
-    """List the targets and what they can hold."""
+def targets(target: str | None, as_json: bool) -> None:
+    """List the targets and what they can hold; of TARGET (a name or a .toml file) every limit and its source."""
     from snnkd_deploy.api import targets as list_targets
+    from snnkd_deploy.target import limits, load_target
 
-    found = list_targets()
+    found = list_targets() if target is None else (load_target(target),)
     if as_json:
         from dataclasses import asdict
 
-        _print_json({target.name: asdict(target) for target in found})
+        _print_json({one.name: asdict(one) for one in found})
+        return
+    if target is not None:
+        click.echo(f"{found[0].name}: {found[0].title}")
+        _print_table(("rule", "value", "source"), limits(found[0]))
         return
     rows = [
-        (target.name, target.title, f"{target.weights.minimum}..{target.weights.maximum}", ", ".join(target.resets),
-         target.layout.wiring, target.entry.mode)
-        for target in found
+        (one.name, one.title, f"{one.weights.minimum}..{one.weights.maximum}", ", ".join(one.resets),
+         one.layout.wiring, one.entry.mode)
+        for one in found
     ]  # fmt: skip
     _print_table(("target", "what it is", "weights", "reset", "wiring", "pixels in"), rows)
 

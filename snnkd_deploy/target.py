@@ -126,6 +126,27 @@ class Target:
     """None for a format, which has no cores."""
 
 
+def limits(target: Target) -> list[tuple[str, str, str]]:
+    """Every rule of a target as text: its table in the file, what it holds, and where that comes from."""
+    found = []
+    for part in fields(Target):
+        table = getattr(target, part.name)
+        if is_dataclass(table) and not isinstance(table, type):
+            values = {field.name: getattr(table, field.name) for field in fields(table)}
+            source = str(values.pop("source"))
+            given = (f"{key} {_plain(value)}" for key, value in values.items() if value is not None)
+            found.append((part.name, ", ".join(given).replace("_", " "), source))
+        elif isinstance(table, tuple):
+            found.append((part.name, ", ".join(table), ""))
+    return found
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "/".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def target_names() -> list[str]:
     """The targets that come with the package, in alphabetical order."""
     folder = resources.files("snnkd_deploy.targets")

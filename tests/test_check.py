@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from snnkd_deploy.calibration import Calibration
-from snnkd_deploy.check import first_neurons, graph_problems, leak_shift, target_problems, verify
+from snnkd_deploy.check import (
+    first_neurons,
+    graph_problems,
+    leak_shift,
+    range_problems,
+    target_problems,
+    verify,
+)
 from snnkd_deploy.compiler import lower
 from snnkd_deploy.errors import GraphError, LegalityError
 from snnkd_deploy.ir import (
@@ -27,7 +34,7 @@ from snnkd_deploy.ir import (
     Relu,
     Stage,
 )
-from snnkd_deploy.target import Target, load_target
+from snnkd_deploy.target import load_target, target_names
 from tests.networks import ANY, random_inputs, random_network
 from tests.test_simulate import one_neuron
 
@@ -120,47 +127,103 @@ def test_rules_of_a_target(change: object, message: str) -> None:
         verify(replace(with_node(graph, big), stage=Stage.LEGAL), LOIHI)
 
 
-@pytest.mark.parametrize("target", [LOIHI, load_target("loihi2")], ids=lambda target: str(target.name))
+CHIPS, FORMATS = ("loihi", "loihi2"), ("c", "nir", "npz", "onnx", "snntorch")
+EVERY = (*CHIPS, *FORMATS)
+Limit = tuple[tuple[str, ...], str, str, Any, Any]
+LIMITS: list[Limit] = [
+    (EVERY, "w", "weight", [[127]], [[128]]),
+    (EVERY, "w", "weight", [[-127]], [[-128]]),
+    (CHIPS, "w", "bias", [4095], [4096]),
+    (CHIPS, "w", "bias", [-4095], [-4096]),
+    (FORMATS, "w", "bias", [131071], [131072]),
+    (FORMATS, "w", "bias", [-131071], [-131072]),
+    (EVERY, "s", "threshold", 131071, 131072),
+    (EVERY, "s", "threshold", 1, 0),
+    ((*CHIPS, "nir"), "s", "decay", 1 / 4096, 0.0),
+    (("c", "npz", "onnx", "snntorch"), "s", "decay", 0.0, -1 / 4096),
+]
+
+
+def test_limits_are_listed_for_every_target() -> None:
+    assert sorted(EVERY) == target_names()
+
+
 @pytest.mark.parametrize(
-    ("name", "field", "last", "beyond"),
-    [
-        ("w", "weight", [[127]], [[128]]),
-        ("w", "weight", [[-127]], [[-128]]),
-        ("w", "bias", [4095], [4096]),
-        ("w", "bias", [-4095], [-4096]),
-        ("s", "threshold", 131071, 131072),
-        ("s", "decay", 1 / 4096, 0.0),
-    ],
+    ("target", "node", "field", "last", "beyond"),
+    [(name, *limit) for names, *limit in LIMITS for name in names],
 )
 def test_each_limit_holds_at_its_value_and_not_beyond(
-    target: Target, name: str, field: str, last: Any, beyond: Any
+    target: str, node: str, field: str, last: Any, beyond: Any
 ) -> None:
-    graph = one_neuron(0.5, 10, "zero", 4)
+    graph, rules = one_neuron(0.5, 10, "zero", 1), load_target(target)
+    graph = with_node(graph, replace(graph["w"], weight=np.array([[0]])))  # type: ignore[call-arg]
     changes: list[dict[str, Any]] = [
         {field: value if field == "decay" else np.asarray(value)} for value in (last, beyond)
     ]
-    kept, broken = (with_node(graph, replace(graph[name], **change)) for change in changes)
-    assert target_problems(kept, target) == []
-    (problem,) = target_problems(broken, target)
-    assert problem.startswith(f"{name}: {field}")
+    kept, broken = (with_node(graph, replace(graph[node], **change)) for change in changes)
+    assert target_problems(kept, rules) == []
+    problems = target_problems(broken, rules)
+    assert any(problem.startswith(f"{node}: {field}") for problem in problems)
 
 
-@pytest.mark.parametrize(("side", "problems"), [(127, 0), (128, 1)])
-@pytest.mark.parametrize("field", ["stride", "padding", "dilation"])
-def test_sides_of_a_convolution_end_at_the_format_s_eight_bits(field: str, side: int, problems: int) -> None:
-    nodes = (
-        Input(name="x", shape=(1, 3, 3), high=1),
-        Conv2d(name="c", inputs=("x",), weight=np.ones((1, 1, 1, 1), int), bias=np.zeros(1, int), **{field: (side, 1)}),  # type: ignore[arg-type]
-        Neuron(name="s", inputs=("c",), decay=1.0, threshold=np.asarray(3), decay_bits=12, fraction_bits=6),
-        Conv2d(name="r", inputs=("s",), weight=np.ones((1, 1, 1, 1), int), bias=np.zeros(1, int)),
-        Output(name="y", inputs=("r",)),
-    )
-    graph = Graph(nodes=nodes, timesteps=2, stage=Stage.LEGAL)
-    assert len([text for text in target_problems(graph, LOIHI) if "is above 127" in text]) == problems
+RESETS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(CHIPS, ("zero",)),
+    **dict.fromkeys(FORMATS, ("zero", "subtract")),
+    "onnx": ("zero", "subtract", "subtract_late", "none"),
+}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_resets_are_those_that_the_target_names(name: str) -> None:
+    resets = ("zero", "subtract", "subtract_late", "none")
+    graphs = {reset: one_neuron(0.5, 10, reset, 2) for reset in resets}
+    assert tuple(one for one in resets if not target_problems(graphs[one], load_target(name))) == RESETS[name]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_thresholds_per_channel_need_scales_per_channel(name: str) -> None:
+    graph = one_neuron(0.5, 10, "zero", 2)
+    problems = target_problems(with_node(graph, replace(graph["s"], threshold=np.array([9]))), load_target(name))  # type: ignore[call-arg]
+    assert len(problems) == (name in CHIPS)
+
+
+SIDES = [(name, side, 127) for name in CHIPS for side in ("stride", "padding", "dilation", "kernel", "groups")]
+SIDES += [(name, "stride", 2**31 - 1) for name in FORMATS]
+
+
+@pytest.mark.parametrize(("name", "side", "last"), SIDES)
+def test_sides_of_a_convolution_end_where_the_format_s_integers_do(name: str, side: str, last: int) -> None:
+    for size, problems in ((last, 0), (last + 1, 1)):
+        channels, rows = (size if side == "groups" else 1), (size if side == "kernel" else 1)
+        weight = np.zeros((channels, 1, rows, 1), int)
+        pair = {side: (size, 1)} if side in ("stride", "padding", "dilation") else {}
+        nodes = (
+            Input(name="x", shape=(channels, max(3, rows), 3), high=1),
+            Conv2d(name="c", inputs=("x",), weight=weight, bias=np.zeros(channels, int), groups=channels, **pair),  # type: ignore[arg-type]
+            Neuron(name="s", inputs=("c",), decay=1.0, threshold=np.asarray(3), decay_bits=12, fraction_bits=6),
+            Conv2d(name="r", inputs=("s",), weight=np.ones((1, channels, 1, 1), int), bias=np.zeros(1, int)),
+            Output(name="y", inputs=("r",)),
+        )
+        found = target_problems(Graph(nodes=nodes, timesteps=2, stage=Stage.LEGAL), load_target(name))
+        assert len([text for text in found if f"is above {last}" in text]) == problems
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_state_ends_at_24_bits(name: str) -> None:
+    graph, target, silent = one_neuron(1.0, 10, "zero", 1), load_target(name), (np.zeros(1, int), np.zeros(1, int))
+    neuron, output = graph.of(Neuron)[0], graph.output
+    for low, high, problems in ((-131071, 131071, 0), (0, 131072, 1), (-131072, 0, 1)):
+        reach = np.array([low]), np.array([high])
+        assert len(range_problems(neuron, reach, silent, target)) == problems
+        assert len(range_problems(output, silent, reach, target)) == problems
+    for last in (131071 * 64, -131071 * 64):
+        assert not range_problems(neuron, silent, (np.array([last]), np.array([last])), target)
+        beyond = np.array([last + np.sign(last)])
+        assert len(range_problems(neuron, silent, (beyond, beyond), target)) == 1
 
 
 @pytest.mark.parametrize(("high", "problems"), [(131071, 0), (131072, 1)])
-def test_the_state_ends_at_24_bits(high: int, problems: int) -> None:
+def test_the_worst_case_of_a_network_is_what_is_compared(high: int, problems: int) -> None:
     graph = one_neuron(1.0, 10, "zero", 1)
     graph = with_node(graph, replace(graph["x"], high=high))  # type: ignore[call-arg]
     graph = with_node(graph, replace(graph["w"], weight=np.array([[1]]), bias=np.array([0])))  # type: ignore[call-arg]

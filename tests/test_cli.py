@@ -135,6 +135,14 @@ def test_the_three_commands_in_a_row(workplace: Path) -> None:
     assert (workplace / "report.json").read_bytes() == before
 
 
+def test_the_limits_of_one_target_have_their_sources() -> None:
+    told = " ".join(call("targets", "loihi2").output.split())
+    assert "bias minimum -4095, maximum 4095" in told
+    assert "bias mantissa of 12 bits" in told
+    assert list(json.loads(call("targets", "loihi2", "--json").output)) == ["loihi2"]
+    assert "no target 'loihi9'" in call("targets", "loihi9").output
+
+
 def test_json_is_json(tiny_bundle: Bundle) -> None:
     assert set(json.loads(call("targets", "--json").output)) >= {"loihi", "onnx", "nir"}
     proofs = json.loads(call("verify", tiny_bundle.path, "--samples", 3, "--json").stdout)

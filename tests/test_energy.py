@@ -31,6 +31,7 @@ from snnkd_deploy.ir import (
     Stage,
     SumPool2d,
 )
+from snnkd_deploy.passes.bias_planes import bias_planes
 from snnkd_deploy.passes.fold_pooling import fold_pooling
 from snnkd_deploy.prices import Table, load_table, load_tables, parse_table
 from snnkd_deploy.simulate import sample_axis
@@ -73,7 +74,12 @@ def teacher(hidden: int = 3) -> Graph:
     return Graph(nodes=nodes, timesteps=1, stage=Stage.FOLDED, name="teacher")
 
 
-def report(graph: Graph | None = None, taught: Graph | None = None, inputs: Array = PIXELS) -> energy.Report:
+def report(
+    graph: Graph | None = None,
+    taught: Graph | None = None,
+    inputs: Array = PIXELS,
+    unrelayed: Graph | None = None,
+) -> energy.Report:
     graph = graph or student()
     return energy.build(
         graph=graph,
@@ -84,6 +90,7 @@ def report(graph: Graph | None = None, taught: Graph | None = None, inputs: Arra
         accuracy={"snn": 0.5, "ann": None},
         name="tiny",
         target="onnx",
+        unrelayed=unrelayed,
     )
 
 
@@ -162,6 +169,25 @@ def test_an_ann_of_the_same_shape_pools_first_and_skips_padding_on_every_target(
     assert (graded["adds"], graded["compares"]) == (96 + 12, 96 + 36)
     entry = energy.price(report(graph, inputs=inputs), [only("mac_pj = 1\nadd_pj = 0\ncompare_pj = 0")])["energy"][0]
     assert entry["ann"][0]["total"] == [float(graded["macs_dense_inrange"])] * 3
+
+
+def test_constant_inputs_are_counted_and_the_ann_has_none() -> None:
+    first = Linear(name="w", inputs=("x",), weight=np.array([[9, 3]]), bias=np.array([5000]))
+    nodes = (
+        Input(name="x", shape=(2,), high=9),
+        first,
+        Neuron(name="s", inputs=("w",), decay=1.0, threshold=np.array(9), decay_bits=12, fraction_bits=6),
+        Linear(name="r", inputs=("s",), weight=np.array([[1], [2]]), bias=np.array([0, 0])),
+        Output(name="output", inputs=("r",)),
+    )
+    graph = Graph(nodes=nodes, timesteps=1, stage=Stage.INTEGER)
+    carried = bias_planes(graph, load_target("loihi2"), Calibration(np.empty(0)))
+    inputs = np.array([[3, 0], [4, 5]])
+    plain, found = (report(one, inputs=inputs, unrelayed=graph) for one in (graph, carried))
+    assert [one["layers"][0]["events_in"] for one in (plain, found)] == [3, 3 + 2]
+    assert [one["layers"][0]["synops"] for one in (plain, found)] == [3, 3 + 2]
+    assert found["ann"] == plain["ann"]
+    assert any(text.startswith("1 constant inputs carry a bias") for text in found["warnings"])
 
 
 def test_a_maximum_is_compares() -> None:

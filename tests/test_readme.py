@@ -141,13 +141,12 @@ def holds(graph: Graph, granularity: str, target: Target, path: Path) -> bool:
     return True
 
 
-def table(heading: str) -> list[list[str]]:
-    """The cells of the first table below a heading of the README."""
+def table(heading: str, place: int = 0) -> list[list[str]]:
+    """The cells of a table below a heading of the README."""
     _, _, after = README.partition(f"## {heading}\n")
     assert after, f"no section {heading!r}"
-    first = re.search(r"^\|.+\|\n(?:\|.+\|\n)+", after.split("\n## ")[0], flags=re.MULTILINE)
-    assert first
-    rows = [line.strip("|") for line in first[0].splitlines()]
+    found = re.findall(r"^\|.+\|\n(?:\|.+\|\n)+", after.split("\n## ")[0], flags=re.MULTILINE)
+    rows = [line.strip("|") for line in found[place].splitlines()]
     return [[cell.strip() for cell in row.split("|")] for row in rows if not set(row) <= set("|-: ")]
 
 
@@ -160,6 +159,25 @@ def test_the_table_of_layers_and_targets_is_what_the_compiler_does(tmp_path: Pat
         for feature, spec in FEATURES.items()
     ]
     assert rows == met
+
+
+def limits(target: Target) -> list[str]:
+    weights, bias, threshold, state = target.weights, target.bias, target.threshold, target.state
+    return [
+        target.name,
+        f"{weights.minimum}..{weights.maximum}",
+        f"{bias.minimum}..{bias.maximum}",
+        f"{threshold.minimum}..{threshold.maximum}",
+        f"{target.decay.minimum_numerator}..{2**target.decay.bits} / {2**target.decay.bits}",
+        f"{state.bits} bits, {state.fraction_bits} a fraction",
+        "summed by the host" if target.entry.mode == "host" else "as numbers",
+        "in a row" if target.layout.wiring == "chain" else "any graph",
+        str(target.layout.maximum_side),
+    ]
+
+
+def test_the_table_of_limits_is_what_the_files_say() -> None:
+    assert table("What each target can hold", 1)[1:] == [limits(load_target(name)) for name in target_names()]
 
 
 def test_the_table_of_methods_lists_every_method() -> None:

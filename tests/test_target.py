@@ -9,7 +9,7 @@ import pytest
 
 from snnkd_deploy.errors import ConfigError, UnknownNameError
 from snnkd_deploy.registry import exporter_names
-from snnkd_deploy.target import load_target, parse_target, target_names
+from snnkd_deploy.target import limits, load_target, parse_target, target_names
 
 TEXT = (resources.files("snnkd_deploy.targets") / "loihi.toml").read_text(encoding="utf-8")
 
@@ -30,6 +30,16 @@ def test_every_shipped_target_loads_and_has_its_exporter(name: str) -> None:
     ):
         assert len(part.source) > 10
     assert target.resources is None or len(target.resources.source) > 10
+
+
+def test_limits_are_told_with_their_sources() -> None:
+    told = {rule: (value, source) for rule, value, source in limits(load_target("loihi2"))}
+    assert told["bias"] == ("minimum -4095, maximum 4095", load_target("loihi2").bias.source)
+    assert told["weights"][0] == "minimum -127, maximum 127, granularity layer"
+    assert told["decay"][0] == "bits 12, minimum numerator 1, exact in float32 no"
+    assert told["resets"] == ("zero", "")
+    assert "input axons" not in told["resources"][0]
+    assert "resources" not in {rule for rule, *_ in limits(load_target("onnx"))}
 
 
 def test_the_issue_s_targets_are_there() -> None:

@@ -31,7 +31,7 @@ from snnkd_deploy.passes.fold_batchnorm import fold_batchnorm
 from snnkd_deploy.passes.quantize import find_groups, quantize
 from snnkd_deploy.passes.weight_shortcuts import weight_shortcuts
 from snnkd_deploy.simulate import simulate
-from snnkd_deploy.target import Target, load_target
+from snnkd_deploy.target import Target, load_target, target_names
 from tests.networks import ANY, ATTENTIVE, CHAIN, LEAKS, random_inputs, random_network
 
 ONNX, LOIHI = load_target("onnx"), load_target("loihi")
@@ -291,3 +291,17 @@ def test_refusals_name_layer_and_limit() -> None:
         integers(dense(np.eye(2)), weight_bits=9)
     with pytest.raises(ConfigError, match="granularity 'channel': loihi takes layer"):
         integers(dense(np.eye(2)), LOIHI, granularity="channel")
+
+
+@pytest.mark.parametrize("name", target_names())
+def test_bits_and_granularity_are_those_of_the_target(name: str) -> None:
+    target, graph = load_target(name), dense(np.eye(2))
+    assert [layer(integers(graph, target, weight_bits=n), "w").weight.max() for n in (2, 8)] == [1, 127]
+    for bits in (1, 9):
+        with pytest.raises(ConfigError, match=rf"weight bits {bits}: {name} takes 2\.\.8"):
+            integers(graph, target, weight_bits=bits)
+    if name in ("loihi", "loihi2"):
+        with pytest.raises(ConfigError, match=f"granularity 'channel': {name} takes layer"):
+            integers(graph, target, granularity="channel")
+    else:
+        assert integers(graph, target, granularity="channel").of(Neuron)
