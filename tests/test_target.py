@@ -36,7 +36,7 @@ def test_limits_are_told_with_their_sources() -> None:
     told = {rule: (value, source) for rule, value, source in limits(load_target("loihi2"))}
     assert told["bias"] == ("minimum -4095, maximum 4095", load_target("loihi2").bias.source)
     assert told["weights"][0] == "minimum -127, maximum 127, granularity layer"
-    assert told["decay"][0] == "bits 12, minimum numerator 1, exact in float32 no"
+    assert told["decay"][0] == "bits 12, minimum numerator 1, granularity layer, exact in float32 no"
     assert told["resets"] == ("zero", "")
     assert "input axons" not in told["resources"][0]
     assert "resources" not in {rule for rule, *_ in limits(load_target("onnx"))}
