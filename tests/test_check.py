@@ -187,6 +187,13 @@ def test_thresholds_per_channel_need_scales_per_channel(name: str) -> None:
     assert len(problems) == (name in CHIPS)
 
 
+@pytest.mark.parametrize("name", EVERY)
+def test_leaks_per_channel_need_a_target_that_has_them(name: str) -> None:
+    graph = one_neuron(0.5, 10, "zero", 2)
+    problems = target_problems(with_node(graph, replace(graph["s"], decay=np.array([0.5]))), load_target(name))  # type: ignore[call-arg]
+    assert len(problems) == (name in CHIPS)
+
+
 SIDES = [(name, side, 127) for name in CHIPS for side in ("stride", "padding", "dilation", "kernel", "groups")]
 SIDES += [(name, "stride", 2**31 - 1) for name in FORMATS]
 
