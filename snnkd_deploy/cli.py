@@ -250,8 +250,8 @@ def _own_model(command: F) -> F:
 
 
 def _is_own(model: str | None) -> bool:
-    """Whether --model names a file of the user's, and not one of our networks."""
-    return model is not None and (".py" in model or model.endswith(".nir"))
+    """Whether --model names code or a file of the user's, and not one of our networks."""
+    return model is not None and (".py" in model or ":" in model or model.endswith(".nir"))
 
 
 def _flags(names: Sequence[str]) -> str:
@@ -289,7 +289,7 @@ def finetune(run: Path | None, target: str, out: Path | None, resume: bool, as_j
 
 @main.command()
 @click.argument("run", required=False, type=click.Path(path_type=Path))
-@click.option("--model", help="a network of your own instead of RUN: path.py:function, or a .nir file")
+@click.option("--model", help="a network of your own instead of RUN: path.py:function, module:function, or a .nir file")
 @_own_model
 @_settings(("dataset", "data_dir", "timesteps"))
 @click.option("--decay", type=float, help="of the neurons that ReLUs of --model become (default: 1)")
@@ -440,7 +440,7 @@ def check(
 ) -> None:
     """Say what becomes of each part of a network on a target, before any training.
 
-    --model is one of our networks, or your own: path.py:function or a .nir file.
+    --model is one of our networks, or your own: path.py:function, module:function or a .nir file.
     """
     own = {"weights": weights, "input_shape": input_shape, "data": data, "percentile": percentile, "dt": dt}
     if _is_own(settings["model"]):

@@ -136,7 +136,8 @@ def compile(  # noqa: A001
 ) -> Deployment:
     """Compile a network for a target.
 
-    `model`: a torch.nn.Module, `path.py:function` (with `weights`, a file), or a .nir file. `samples`: an array
+    `model`: a torch.nn.Module, `path.py:function` or `module:function` (with `weights`, a file; the function is given
+    `shape` and, of a data set, `classes` if it names them), or a .nir file. `samples`: an array
     `(samples, *shape)` or `(samples, time, *shape)`, a .npz or .npy file, or a data set by its name in `dataset`.
     `more`: the fields of `Reading`, above all `timesteps`.
 
@@ -193,9 +194,9 @@ class _Job:
         self.file = Path(model) if str(model).endswith(".nir") else None
         if self.file is not None and weights is not None:
             raise ConfigError("a .nir file holds its weights; give no others")
-        self.model = None if self.file is not None else _opened(model, weights)
         self.name = name or _name(model)
         self.samples, self.calibration = _samples(samples, labels, shape, dataset, data_dir, self.reading.timesteps)
+        self.model = None if self.file is not None else _opened(model, weights, self.samples)
         self.modules = {} if self.model is None else _modules(self.model)
         self.trail: Trail = ()
         self.origins: Mapping[str, str] = {}
@@ -277,16 +278,18 @@ def _reading(given: Reading, more: Mapping[str, Any]) -> Reading:
     return replace(given, **more)
 
 
-def _opened(model: Any, weights: Path | str | None) -> Any:
-    from snnkd_deploy.frontend.load import opened
+def _opened(model: Any, weights: Path | str | None, samples: Samples) -> Any:
+    from snnkd_deploy.user_code import opened
 
-    return opened(model, weights)
+    known = {} if samples.classes is None else {"classes": samples.classes}
+    return opened(model, weights, shape=samples.shape, **known)
 
 
 def _name(model: Any) -> str:
     if isinstance(model, str | Path):
-        path, _, function = str(model).rpartition(":")
-        return Path(path or function).stem
+        place, _, function = str(model).rpartition(":")
+        path = Path(place or function)
+        return path.stem if path.suffix in (".py", ".nir") else path.name.rpartition(".")[2]
     return type(model).__name__.lower()
 
 

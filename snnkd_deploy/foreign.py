@@ -5,27 +5,19 @@ given to it if it has them. The network sees what our own teachers see: float32 
 the scale of the data set, which is 0 to 1 for pictures; of frames their mean, of encoded pictures the picture.
 `teacher_normalize` "MEAN/STD" puts (x - mean) / std in front of it. It answers with logits (B, classes).
 
-A run keeps its weights and, where `trace` knows every layer, its graph: numbers, no code. Export and energy need
+A run keeps its weights and, where the front end knows every layer, its graph: numbers, no code. Export and energy need
 nothing else. Code is run from where it is, and only to train.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import inspect
 import math
-import sys
-import traceback
+import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -34,23 +26,26 @@ from snnkd_deploy.batches import Images
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.config import TrainConfig
 from snnkd_deploy.data import DataSet
-from snnkd_deploy.errors import ConfigError, InputError, RefusedError, RunError, UnknownNameError
+from snnkd_deploy.errors import ConfigError, RefusedError, RunError, SnnkdError
 from snnkd_deploy.files import replacing, sha256
+from snnkd_deploy.frontend.network import read
 from snnkd_deploy.graph_file import save_graphs
-from snnkd_deploy.ir import Graph
+from snnkd_deploy.ir import Graph, Neuron
 from snnkd_deploy.passes.fold_batchnorm import fold_batchnorm
 from snnkd_deploy.progress import Watch
 from snnkd_deploy.run import Run
+from snnkd_deploy.samples import Samples
 from snnkd_deploy.simulate import simulate
 from snnkd_deploy.snn.layers import MeanFrame, Picture
 from snnkd_deploy.snn.network import Network, Shape
 from snnkd_deploy.snn.taps import Foreign, ForeignNetwork, tapped
 from snnkd_deploy.target import load_target
-from snnkd_deploy.trace import teacher_source, trace
+from snnkd_deploy.trace import FRAMES, teacher_source
+from snnkd_deploy.user_code import load_network, source_file, told
 
 PREFIX = "network."
-SHOWN = 8  # names of weights in one message
-PROBED = 4  # images that the traced graph is compared on
+_INNER = re.compile(r"\b" + re.escape(PREFIX))
+PROBED = 4  # images that the graph is read from and compared on
 NEAR = 1e-3  # of the largest logit: what float32 and float64 may differ by
 FOR_CODE = ("teacher_weights", "teacher_taps", "teacher_normalize", "teacher_accuracy")
 HARDLY = 0.1  # of the way from guessing to perfect
@@ -63,9 +58,7 @@ def teacher(config: TrainConfig, shape: Shape, classes: int, weights: Path | str
     """
     with torch.device("cpu"), torch.random.fork_rng([]):
         torch.manual_seed(config.seed)
-        module = _module(str(config.teacher), shape[-3:], classes)
-        if weights is not None:
-            _fill(module, Path(weights))
+        module = load_network(str(config.teacher), weights, classes=classes, shape=shape[-3:])
         images = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
         foreign = _in_front(config, module, shape)
         _check_logits(str(config.teacher), foreign.whole, images, classes)
@@ -178,15 +171,21 @@ def traced(network: ForeignNetwork, dataset: DataSet, images: Tensor) -> Graph:
 
     `images` are the first test samples as a network sees them, on which graph and forward are compared.
     """
-    whole = network.foreign.whole
+    whole, pictures = network.foreign.whole, dataset.test.pictures(slice(len(images)))
+    source = teacher_source(dataset)
+    samples = Samples(pictures, None, source.scale, static=True, high=source.high)
+    timeless = nn.Sequential(OrderedDict(one for one in whole.named_children() if not isinstance(one[1], FRAMES)))
     try:
-        graph = trace(whole, teacher_source(dataset), "teacher")
+        graph = read(timeless, samples, name="teacher").graph
         graph = fold_batchnorm(graph, load_target("onnx"), Calibration(np.empty(0)))
-    except RefusedError as error:
-        raise RefusedError("teacher:", [one.removeprefix(PREFIX) for one in error.reasons]) from error
+    except SnnkdError as error:
+        reasons = error.reasons if isinstance(error, RefusedError) else [str(error)]
+        raise RefusedError("teacher:", [_INNER.sub("", one, count=1) for one in reasons]) from error
+    if spiking := [node.name.removeprefix(PREFIX) for node in graph.of(Neuron)]:
+        raise RefusedError("teacher:", [f"it spikes ({', '.join(spiking)}); a teacher is counted as an ANN"])
     with torch.no_grad():
         expected = whole(images).double().numpy()
-    met = simulate(graph, dataset.test.pictures(slice(len(images)))).logits
+    met = simulate(graph, pictures).logits
     if abs(met - expected).max() > NEAR * max(1.0, abs(expected).max()):
         raise RefusedError("teacher:", ["its graph computes something else than its forward"])
     return graph
@@ -194,8 +193,7 @@ def traced(network: ForeignNetwork, dataset: DataSet, images: Tensor) -> Graph:
 
 def source_hash(config: TrainConfig) -> str:
     """SHA-256 of the file that the teacher's code is in."""
-    place = str(config.teacher).rpartition(":")[0]
-    return sha256(Path(place) if place.endswith(".py") else Path(inspect.getfile(importlib.import_module(place))))
+    return sha256(source_file(str(config.teacher)))
 
 
 def check_source(current: Run) -> None:
@@ -203,115 +201,6 @@ def check_source(current: Run) -> None:
     entry = current.document["teacher"]["foreign"]
     if source_hash(current.config) != entry["code_sha256"]:
         raise RunError(f"{current.path} was started with other code: {entry['code']} has changed since")
-
-
-def _module(reference: str, shape: Shape, classes: int) -> nn.Module:
-    """What the function returns."""
-    with _beside(reference):
-        function = _function(reference)
-        try:
-            accepted = inspect.signature(function).parameters
-            given = {"classes": classes, "shape": shape}
-            module = function(**{key: value for key, value in given.items() if key in accepted})
-        except Exception as error:  # code of the user may raise anything
-            raise ConfigError(f"teacher {reference} raised {_told(error)}") from error
-    if not isinstance(module, nn.Module):
-        raise ConfigError(f"teacher {reference} returned a {type(module).__name__}; a torch.nn.Module is needed")
-    return module
-
-
-def _function(reference: str) -> Callable[..., Any]:
-    place, _, name = reference.rpartition(":")
-    code = _file(Path(place)) if place.endswith(".py") else _importable(place)
-    if not callable(function := getattr(code, name, None)):
-        known = [key for key, value in vars(code).items() if callable(value) and not key.startswith("_")]
-        raise UnknownNameError(f"function in {place} called", name, known)
-    return cast("Callable[..., Any]", function)
-
-
-def _file(path: Path) -> ModuleType:
-    """The module in a file, run anew each time."""
-    if not path.is_file():
-        raise InputError(f"teacher: no file {path}")
-    spec = importlib.util.spec_from_file_location(f"_teacher_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # as dataclasses want it
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # as above
-        raise ConfigError(f"teacher: {path} cannot be run: {_told(error)}") from error
-    return module
-
-
-def _importable(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except Exception as error:  # as above
-        raise ConfigError(f"teacher: module {name} cannot be imported: {_told(error)}") from error
-
-
-@contextmanager
-def _beside(reference: str) -> Iterator[None]:
-    """Modules that lie beside the file can be imported, as if it were started itself; `module` is found from here."""
-    place = reference.rpartition(":")[0]
-    folder = str(Path(place).resolve().parent if place.endswith(".py") else Path.cwd())
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
-
-
-def _told(error: BaseException) -> str:
-    """Kind, message and, innermost, where it came from."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
-    return f"{type(error).__name__}: {error}{place}"
-
-
-def _state_dict(path: Path) -> dict[str, Tensor]:
-    accepted = "a state_dict is accepted, as .safetensors or by torch.save(network.state_dict(), FILE)"
-    if not path.is_file():
-        raise InputError(f"teacher_weights: no file {path}")
-    try:
-        if path.suffix == ".safetensors":
-            found = safetensors.torch.load_file(path)
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file may raise nearly anything
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"cannot read teacher_weights {path}: {reason}; {accepted}") from error
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        met = ", ".join(map(str, found)) if isinstance(found, dict) else type(found).__name__
-        raise InputError(f"teacher_weights {path} holds {met}; {accepted}")
-    return found
-
-
-def _fill(module: nn.Module, path: Path) -> None:
-    """Fill a module from a state_dict. InputError lists all that does not fit."""
-    found, wanted = _state_dict(path), module.state_dict()
-    if problems := _misfits(found, wanted):
-        raise InputError("\n  - ".join([f"{path} does not hold the weights of this teacher:", *problems]))
-    module.load_state_dict(found)
-
-
-def _misfits(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
-    shapes = [
-        f"{name} is {tuple(found[name].shape)} in the file, {tuple(wanted[name].shape)} in the network"
-        for name in wanted
-        if name in found and found[name].shape != wanted[name].shape
-    ]
-    missing, more = [name for name in wanted if name not in found], [name for name in found if name not in wanted]
-    problems = shapes[:SHOWN] + ([f"and {len(shapes) - SHOWN} more of another shape"] if len(shapes) > SHOWN else [])
-    problems += [f"missing in the file: {_some(missing)}"] if missing else []
-    return problems + ([f"not in the network: {_some(more)}"] if more else [])
-
-
-def _some(names: Sequence[str]) -> str:
-    rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + rest
 
 
 def _in_front(config: TrainConfig, module: nn.Module, shape: Shape) -> Foreign:
@@ -350,8 +239,8 @@ def _check_logits(reference: str, whole: nn.Module, images: Tensor, classes: int
     met = "x".join(map(str, images.shape[-3:]))
     try:
         logits = whole(images)
-    except Exception as error:  # as above
-        raise ConfigError(f"teacher {reference} cannot take images of {met}: {_told(error)}") from error
+    except Exception as error:  # code of the user may raise anything
+        raise ConfigError(f"teacher {reference} cannot take images of {met}: {told(error)}") from error
     if not isinstance(logits, Tensor) or logits.shape != (len(images), classes):
         got = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
         raise ConfigError(

@@ -21,7 +21,7 @@ PLAIN = ("name", "timesteps", "origin")
 
 
 def save_graphs(path: Path, graphs: Mapping[str, Graph]) -> None:
-    """Write graphs under their keys; numbers keep their width."""
+    """Write graphs under their keys; numbers keep their width, and the same graphs give the same bytes."""
     tensors: dict[str, Array] = {}
     header: dict[str, Any] = {}
     for key, graph in graphs.items():
@@ -31,7 +31,7 @@ def save_graphs(path: Path, graphs: Mapping[str, Graph]) -> None:
             nodes.append(plain)
             tensors |= {f"{key}/{node.name}/{name}": np.array(array, order="C") for name, array in arrays.items()}
         header[key] = {**{name: getattr(graph, name) for name in PLAIN}, "stage": graph.stage.name, "nodes": nodes}
-    path.write_bytes(save(tensors, {"format": FORMAT, "graphs": json.dumps(header)}))
+    path.write_bytes(_ordered(save(tensors, {"format": FORMAT, "graphs": json.dumps(header)})))
 
 
 def load_graphs(path: Path) -> dict[str, Graph]:
@@ -53,6 +53,14 @@ def load_graphs(path: Path) -> dict[str, Graph]:
         if problems := graph_problems(graph):
             raise BundleError(f"{path}: {key} is not a network: {problems[0]}")
     return graphs
+
+
+def _ordered(data: bytes) -> bytes:
+    """The same file, its header (behind 8 bytes of length) sorted: safetensors shuffles the keys of the metadata."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:end]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)  # tensors start at a multiple of 8
+    return len(header).to_bytes(8, "little") + header + data[end:]
 
 
 def _graph(key: str, entry: Mapping[str, Any], tensors: Mapping[str, Array]) -> Graph:

@@ -39,6 +39,8 @@ class Samples:
     """What happened to the numbers on the way to integers."""
     high: int | None = None
     """The largest integer that can be met; None: what 8 bits hold."""
+    classes: int | None = None
+    """How many there are; None: nobody says."""
 
     def __len__(self) -> int:
         return int(self.values.shape[self.axis])
@@ -143,7 +145,7 @@ def of_data_set(data: DataSet) -> tuple[Samples, Array]:
     static = not data.frames
     rows = np.linspace(0, len(data.train) - 1, min(64, len(data.train))).round().astype(int)
     test = data.test.integers(slice(MOST))
-    samples = Samples(test, data.test.labels[:MOST], data.scale, static, data.name, "", data.high)
+    samples = Samples(test, data.test.labels[:MOST], data.scale, static, data.name, "", data.high, len(data.classes))
     return samples, data.train.integers(rows)
 
 

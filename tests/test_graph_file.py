@@ -38,6 +38,13 @@ def test_graphs_come_back_with_their_digest(seed: int, recipe: Recipe, tmp_path:
     np.testing.assert_array_equal(simulate(back["traced"], inputs).logits, simulate(graph, inputs).logits)
 
 
+def test_the_same_graphs_are_the_same_bytes(tmp_path: Path) -> None:
+    graphs = {"traced": random_network(1, ANY), "integer": integer()}
+    for number in range(16):
+        save_graphs(tmp_path / str(number), graphs)
+    assert len({(tmp_path / str(number)).read_bytes() for number in range(16)}) == 1
+
+
 def rewritten(path: Path, **changes: object) -> None:
     """The file again, with parts of the first node that have a field of that name changed."""
     with safe_open(path, framework="numpy") as file:

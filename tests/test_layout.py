@@ -51,12 +51,13 @@ ORDER = (
     "checkpoint",
     "distill",
     "trace",
+    "user_code",
+    "frontend",
     "foreign",
     "teacher_cache",
     "train",
     "page",
     "saliency_report",
-    "frontend",
     "bundle",
     "export",
     "deploy",
@@ -69,7 +70,7 @@ ORDER = (
 
 TRAINING = {
     *("cluster", "launch", "snn", "autoaugment", "augment", "batches", "checkpoint", "distill"),
-    *("train", "saliency_report", "trace", "foreign", "teacher_cache", "finetune"),
+    *("train", "saliency_report", "trace", "user_code", "foreign", "teacher_cache", "finetune"),
 }
 ONLY_IN = {
     "torch": {*TRAINING, "frontend", "exporters"},

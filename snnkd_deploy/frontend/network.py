@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from snnkd_deploy.errors import ConfigError, InputError, TraceError
-from snnkd_deploy.frontend.load import evaluating, told
 from snnkd_deploy.frontend.operations import collected
 from snnkd_deploy.frontend.record import Recorder, in_float64
 from snnkd_deploy.frontend.values import At, Series, Sketch, Total, Unknown, Value
@@ -21,6 +20,7 @@ from snnkd_deploy.samples import Samples
 from snnkd_deploy.simulate import simulate
 from snnkd_deploy.snn import layers
 from snnkd_deploy.trace import trace
+from snnkd_deploy.user_code import told
 
 COMPARED = 16
 """Samples on which the graph is compared with the network."""
@@ -61,6 +61,23 @@ def read(model: nn.Module, samples: Samples, timesteps: int | None = None, name:
     notes += [f"the result is read as {meaning}", _compared(graph, run, value, factor, name)]
     origins = {**run.sketch.origins, "readout": "readout", graph.output.name: "result"}
     return Read(graph, origins, tuple(notes), factor)
+
+
+def evaluating(module: nn.Module) -> list[str]:
+    """Put a network into evaluation; what there is to say about that. TraceError lists weights that are not finite."""
+    values = [*module.named_parameters(), *module.named_buffers()]
+    wrong = [key for key, value in values if value.is_floating_point() and not torch.isfinite(value).all()]
+    if wrong:
+        raise TraceError(
+            "the network cannot be deployed:", [f"{key}: holds values that are not finite" for key in wrong]
+        )
+    kinds = {type(one).__name__ for one in module.modules() if one.training and _acts_in_training(one)}
+    module.eval()
+    return [f"was in training mode, is put into evaluation ({', '.join(sorted(kinds))})"] if kinds else []
+
+
+def _acts_in_training(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd)
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,7 +279,8 @@ def _compared(graph: Graph, run: _Run, result: tuple[Value, Tensor], factor: flo
     expected = _value(*result)
     size = float(np.abs(expected).max())
     if not total and not np.allclose(record.logits * factor, expected, rtol=1e-6, atol=1e-6 * max(size, 1e-30)):
-        wrong.append(f"the result differs by {np.abs(record.logits * factor - expected).max():.3g}")
+        largest = np.abs(record.logits * factor - expected).max()
+        wrong.append(f"its result differs by {largest:.3g} from that of the network")
     if wrong:
         raise TraceError(f"the graph that was read from {name} does not compute what it computes:", wrong)
     samples = run.inputs.shape[0 if graph.input.static else 1]

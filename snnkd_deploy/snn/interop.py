@@ -2,8 +2,9 @@
 
 A `Leaky` with reset_delay=True takes its reset after the leak of the next step, from a reset that is always detached;
 with reset_delay=False it resets at once, under autograd. For a reset to zero the order does not show in the spikes. A
-subtracted threshold is leaked by one and not by the other, so that only beta = 1 agrees (there the terms of one sum
-come in another order; a membrane within rounding of the threshold may show it).
+subtracted threshold is leaked by a Neuron and not by the delayed reset, so that only beta = 1 agrees (there the terms
+of one sum come in another order; a membrane within rounding of the threshold may show it). The reset at once agrees
+until more than the threshold is left behind a spike: a Leaky then subtracts again, though no spike says so.
 """
 
 from __future__ import annotations
@@ -87,17 +88,14 @@ def _reset(leaky: snntorch.Leaky) -> list[str]:
 
 def _subtracting(beta: float, delayed: bool) -> list[str]:
     """Why a subtracting reset has no counterpart; a delayed reset is the detached one."""
-    problems = []
-    if beta != 1:
-        problems.append(
-            f"reset_mechanism 'subtract' at beta {beta:g}: a Leaky subtracts behind the leak, a Neuron ahead"
-        )
     if not delayed:
-        problems.append(
+        return [
             "reset_mechanism 'subtract' with reset_delay False (a reset that is not detached): a Leaky subtracts twice "
             "before it fires again, if more than the threshold is left"
-        )
-    return problems
+        ]
+    if beta != 1:
+        return [f"reset_mechanism 'subtract' at beta {beta:g}: a Leaky subtracts behind the leak, a Neuron ahead"]
+    return []
 
 
 def _refuse(wanted: str, problems: list[str]) -> None:

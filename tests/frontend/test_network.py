@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from snnkd_deploy.config import load_config
 from snnkd_deploy.errors import ConfigError, InputError, TraceError
-from snnkd_deploy.frontend.network import read
+from snnkd_deploy.frontend.network import evaluating, read
 from snnkd_deploy.frontend.snntorch import emptied
 from snnkd_deploy.ir import Graph, Linear, Neuron
 from snnkd_deploy.samples import Samples
@@ -288,3 +288,10 @@ def test_weights_that_are_not_finite_are_named() -> None:
     model.fc1.weight.data[0, 0] = float("nan")
     with pytest.raises(TraceError, match="fc1.weight: holds values that are not finite"):
         read(model, pictures())
+
+
+def test_a_network_in_training_is_put_into_evaluation_and_says_so() -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5))
+    assert evaluating(model) == ["was in training mode, is put into evaluation (Dropout)"]
+    assert not model.training
+    assert evaluating(model) == []
