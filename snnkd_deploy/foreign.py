@@ -36,7 +36,7 @@ from snnkd_deploy.progress import Watch
 from snnkd_deploy.run import Run
 from snnkd_deploy.samples import Samples
 from snnkd_deploy.simulate import simulate
-from snnkd_deploy.snn.layers import MeanFrame, Picture
+from snnkd_deploy.snn.layers import MeanFrame, Picture, RowMajor
 from snnkd_deploy.snn.network import Network, Shape
 from snnkd_deploy.snn.taps import Foreign, ForeignNetwork, tapped
 from snnkd_deploy.target import load_target
@@ -62,6 +62,8 @@ def teacher(config: TrainConfig, shape: Shape, classes: int, weights: Path | str
         images = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
         foreign = _in_front(config, module, shape)
         _check_logits(str(config.teacher), foreign.whole, images, classes)
+        if _reads_memory(foreign, images):
+            foreign = _in_front(config, module, shape, RowMajor())
         return tapped(foreign, images, config.teacher_taps.split(",") if config.teacher_taps else None)
 
 
@@ -203,17 +205,31 @@ def check_source(current: Run) -> None:
         raise RunError(f"{current.path} was started with other code: {entry['code']} has changed since")
 
 
-def _in_front(config: TrainConfig, module: nn.Module, shape: Shape) -> Foreign:
-    """The module behind the picture or the mean of frames and the normalisation, where these are needed; frozen."""
+def _in_front(config: TrainConfig, module: nn.Module, shape: Shape, order: nn.Module | None = None) -> Foreign:
+    """The module, frozen, behind the picture or the mean of frames, normalisation and `order`, where needed."""
     front = Picture() if config.encoding != "direct" else MeanFrame()
     layers: dict[str, nn.Module] = {"frames": front} if len(shape) == 4 else {}
     if config.teacher_normalize is not None:
         layers["normalize"] = _normalize(config.teacher_normalize, shape[-3])
+    if order is not None:
+        layers["order"] = order
     whole = nn.Sequential(OrderedDict({**layers, "network": module})).eval().requires_grad_(False)
     for part in module.modules():
         if hasattr(part, "inplace"):
             part.inplace = False  # type: ignore[assignment]  # what is tapped must not be written over
     return Foreign(whole, module, PREFIX)
+
+
+@torch.no_grad()
+def _reads_memory(foreign: Foreign, images: Tensor) -> bool:
+    """Whether it cannot take images that lie channels last, as batches do: `x.view(len(x), -1)` is refused there."""
+    for layer in list(foreign.whole.children())[:-1]:
+        images = layer(images)
+    try:
+        foreign.module(images.clone(memory_format=torch.channels_last))
+    except RuntimeError:
+        return True
+    return False
 
 
 def _normalize(text: str, channels: int) -> nn.Conv2d:

@@ -172,6 +172,24 @@ def test_a_network_of_your_own_is_checked_and_exported(workplace: Path) -> None:
     assert call("verify", "exports/mine/onnx").exit_code == 0
 
 
+def test_a_function_that_can_be_imported_is_told_shape_and_classes(workplace: Path) -> None:
+    taking = OWN.replace("def net():", "def net(shape, classes):").replace(
+        "nn.Linear(72, 10)", "nn.Linear(72, classes)"
+    )
+    (workplace / "importable_network.py").write_text(taking.replace("nn.Conv2d(1,", "nn.Conv2d(shape[0],"))
+    own = ("--model", "importable_network:net", "--timesteps", 3)
+    done = call("check", "--target", "loihi", *own, "--dataset", "digits")
+    assert done.exit_code == 0, done.output
+    assert "loihi can hold this importable_network:net" in done.output
+    assert call("export", "--target", "npz", *own, "--dataset", "digits", "--samples", 5).exit_code == 0
+    assert (workplace / "exports/importable_network/npz").is_dir()
+    done = call("check", "--target", "loihi", *own, "--input-shape", "1,8,8")
+    assert done.exit_code == 3
+    assert "'classes'" in done.output
+    assert "of shape it is given what it names" in done.output
+    del sys.modules["importable_network"]
+
+
 def test_check_prints_what_is_refused_and_json(workplace: Path) -> None:
     (workplace / "mine.py").write_text(OWN.replace("nn.Flatten()", "nn.GELU(), nn.Flatten()"))
     arguments = ("check", "--target", "loihi", "--model", "mine.py:net", "--input-shape", "1,8,8", "--timesteps", 3)

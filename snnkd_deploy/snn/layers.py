@@ -136,6 +136,14 @@ class Picture(nn.Module):
         return x[:, 0]
 
 
+class RowMajor(nn.Module):
+    """The same values in torch's usual order of memory, for code that reads (B, C, H, W) by `view`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same values."""
+        return x.clone(memory_format=torch.contiguous_format)  # contiguous() leaves the strides of a single channel
+
+
 class TimeMean(nn.Module):
     """(T * B, ...) to (B, ...): the mean over time."""
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnkd_deploy.errors import ConfigError, UnknownNameError
+from snnkd_deploy.snn.layers import RowMajor
 from snnkd_deploy.snn.network import Network, Outputs, Plan, Shape
 
 ACTIVATIONS = {
@@ -179,9 +180,15 @@ class _Cut:
         """Blocks from tap to tap, and what is behind the last as the readout."""
         ends = [self.values[name] for name in names]
         starts = [next(node for node in self.nodes if node.op == "placeholder"), *ends]
-        blocks: list[nn.Module] = [self._segment(start, end) for start, end in zip(starts, ends, strict=False)]
-        head = self._segment(starts[-1], self.nodes[-1].all_input_nodes[0])
+        blocks = [self._block(start, end) for start, end in zip(starts, ends, strict=False)]
+        head = self._block(starts[-1], self.nodes[-1].all_input_nodes[0])
         return ForeignNetwork(self.foreign, names, blocks, head)
+
+    def _block(self, start: fx.Node, end: fx.Node) -> nn.Module:
+        """What lies behind `start`, in its order of memory also where it is given features of a student."""
+        segment = self._segment(start, end)
+        ordered = any(isinstance(one, RowMajor) for one in self.foreign.whole.children())
+        return nn.Sequential(RowMajor(), segment) if ordered else segment
 
     def _kind(self, node: fx.Node) -> str:
         target = type(self.foreign.whole.get_submodule(str(node.target))) if node.op == "call_module" else node.target

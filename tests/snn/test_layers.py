@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from snnkd_deploy.errors import ConfigError
-from snnkd_deploy.snn.layers import Neuron, Repeat, TimeMean
+from snnkd_deploy.snn.layers import Neuron, Repeat, RowMajor, TimeMean
 from snnkd_deploy.snn.lif import LIF, lif
 
 
@@ -85,3 +85,13 @@ def test_what_decides_the_spikes_can_be_read() -> None:
 def test_a_membrane_is_the_mean_over_time_of_what_stands_before_each_reset() -> None:
     x = torch.tensor([[1.6], [0.3], [1.2]])
     assert Neuron(3).membrane(x).item() == pytest.approx((1.6 + 0.3 + 1.35) / 3)
+
+
+def test_images_that_lie_channels_last_can_be_read_by_view_behind_row_major() -> None:
+    for channels in (1, 3):
+        images = torch.rand(2, channels, 4, 4)
+        last = images.clone(memory_format=torch.channels_last)
+        assert last.stride() != images.stride()
+        ordered = RowMajor()(last)
+        assert ordered.stride() == images.stride()
+        assert torch.equal(ordered.view(2, -1), images.view(2, -1))
