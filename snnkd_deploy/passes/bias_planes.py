@@ -41,7 +41,8 @@ def carried_by_planes(graph: Graph, target: Target) -> frozenset[str]:
     readers = graph.consumers(graph.input.name)
     if len(readers) == 1 and isinstance(readers[0], Flatten):
         readers = graph.consumers(readers[0].name)
-    if "BiasedInput" not in target.nodes or target.entry.mode != "graded" or graph.input.spikes or len(readers) != 1:
+    graded = target.entry.mode == "graded" and target.entry.message_bits > 0 and not graph.input.spikes
+    if "BiasedInput" not in target.nodes or not graded or len(readers) != 1:
         return frozenset()
     layer = readers[0]
     if isinstance(layer, Conv2d) and (layer.groups > 1 or inner_tap(layer, graph.input.shape) is None):
