@@ -33,6 +33,7 @@ from snnkd_deploy.ir import (
 from ._names import identifiers, plain
 
 LARGEST_INT32, LARGEST_UINT32 = 2**31 - 1, 2**32 - 1
+RESETS = {"zero": "TO_ZERO", "subtract": "SUBTRACT", "subtract_late": "SUBTRACT_LATE", "none": "NEVER"}
 COLUMNS = 20
 """Numbers in a row of an array."""
 
@@ -298,7 +299,7 @@ class Source:
                 ".kind = NEURON",
                 f".membrane = {name}_membrane, .threshold = {name}_threshold, .per_threshold = {shared}",
                 f".leak = {name}_leak, .per_leak = {together}, .bits = {bits}",
-                f".fine = {_fine(node)}, .subtract = {int(node.reset == 'subtract')}",
+                f".fine = {_fine(node)}, .reset = {RESETS[node.reset]}",
             ]
         if isinstance(node, Linear):
             arrays = f".weight = {name}_weight, .bias = {name}_bias"
@@ -383,6 +384,7 @@ const network_layer_t network_layers[NETWORK_LAYERS] = {
 };
 
 enum { SYNAPSE, SUM_POOL, MAX_POOL, ADD, NEURON, READOUT };
+enum { TO_ZERO, SUBTRACT, SUBTRACT_LATE, NEVER };
 
 typedef struct {
     uint8_t *u8; /* one of the two is used */
@@ -401,7 +403,7 @@ typedef struct {
     int32_t per_threshold, per_leak; /* neurons that share one */
     int32_t bits; /* a membrane keeps leak / 2**bits of itself */
     int32_t fine; /* steps of the membrane in a weight unit */
-    int32_t subtract; /* reset by the threshold, else to 0 */
+    int32_t reset; /* of v behind a spike: to 0, by the threshold, by the threshold behind the next leak, not at all */
 } layer_t;
 
 static const layer_t layers[] = {
@@ -450,9 +452,10 @@ static int32_t neuron(const layer_t *l, int32_t i)
     const int32_t before = l->membrane[i], threshold = l->threshold[i / l->per_threshold];
     const @PRODUCT@ magnitude = (@PRODUCT@)(before < 0 ? -before : before);
     const int32_t leaked = (int32_t)((magnitude * (@PRODUCT@)l->leak[i / l->per_leak]) >> l->bits);
-    const int32_t v = (before < 0 ? -leaked : leaked) + get(&l->in[0], i) * l->fine;
+    const int32_t late = l->reset == SUBTRACT_LATE && before > threshold ? threshold : 0;
+    const int32_t v = (before < 0 ? -leaked : leaked) - late + get(&l->in[0], i) * l->fine;
     const int32_t spike = v > threshold;
-    l->membrane[i] = !spike ? v : l->subtract ? v - threshold : 0;
+    l->membrane[i] = spike && l->reset == TO_ZERO ? 0 : spike && l->reset == SUBTRACT ? v - threshold : v;
     return spike;
 }
 

@@ -69,9 +69,10 @@ def neuron(node: dict[str, Any], own: dict[str, Array], current: Array, membrane
     grown = np.abs(membrane) * decay
     leaked = np.sign(membrane) * (grown >> node["decay_bits"])
     limit = unit * threshold
-    membrane = leaked + unit * current
+    late = (membrane > limit) * limit if node["reset"] == "subtract_late" else 0  # above the limit: it has just spiked
+    membrane = leaked + unit * current - late
     spikes = membrane > limit
-    after = 0 if node["reset"] == "zero" else membrane - limit
+    after = {"zero": 0, "subtract": membrane - limit}.get(node["reset"], membrane)
     return spikes.astype(np.int64), np.where(spikes, after, membrane)
 
 

@@ -1,7 +1,7 @@
 """The Python text of a network in snnTorch, and its weights.
 
-A neuron is a plain `snn.Leaky` wherever float32 gives it the integer network's spikes: a reset to zero whose leak needs
-no rounding, or a subtracted threshold without leak (snnTorch subtracts behind the leak, the integer network ahead).
+A neuron is a plain `snn.Leaky` wherever float32 gives it the integer network's spikes: where the leak needs no rounding,
+and a threshold is subtracted behind it, as snnTorch does; ahead of it ("subtract") that is the same without leak alone.
 The others are the generated file's own `IntegerLeaky`, which leaks exactly as the integer network does.
 """
 
@@ -118,12 +118,13 @@ class Source:
     def _neuron(self, node: Neuron, shape: Shape) -> str:
         per_channel = f"torch.ones({', '.join([str(shape[0]), *('1' for _ in shape[1:])])})"  # the weights fill it
         threshold = per_channel if node.threshold.ndim else f"{int(node.threshold)}.0"
-        several = bool(np.ndim(node.decay))
-        common = f'threshold={threshold}, reset_mechanism="{node.reset}", init_hidden=True'
+        several, mechanism = bool(np.ndim(node.decay)), node.reset.removesuffix("_late")
+        common = f'threshold={threshold}, reset_mechanism="{mechanism}", init_hidden=True'
         if is_plain(node, self.graph.timesteps):
             return f"snn.Leaky(beta={per_channel if several else repr(node.decay)}, {common})"
         numerator = per_channel if several else str(node.decay_numerator)
-        return f"IntegerLeaky({numerator}, {node.decay_bits}, {node.fraction_bits}, {common})"
+        late = ", late=True" if node.reset == "subtract_late" else ""
+        return f"IntegerLeaky({numerator}, {node.decay_bits}, {node.fraction_bits}, {common}{late})"
 
     def _steps(self) -> Iterator[str]:
         """One line for each node; a value that only the next node reads is called `x`."""
@@ -172,13 +173,13 @@ INTEGER_LEAKY = '''\
 class IntegerLeaky(snn.Leaky):
     """A Leaky whose leak, numerator / 2**bits, is truncated toward zero as the integer network does it.
 
-    The membrane is a multiple of 2**-fraction_bits. The reset comes ahead of the leak, with "subtract" too.
-    For inference: the truncation has no gradient.
+    The membrane is a multiple of 2**-fraction_bits. "subtract" comes ahead of the leak, or `late`, behind it, as Leaky
+    has it. For inference: the truncation has no gradient.
     """
 
-    def __init__(self, numerator, bits, fraction_bits, **options):
+    def __init__(self, numerator, bits, fraction_bits, late=False, **options):
         super().__init__(beta=numerator / 2**bits, **options)
-        self.fine = 2**fraction_bits
+        self.fine, self.late = 2**fraction_bits, late
 
     def _leaked(self, mem):
         return (torch.trunc(mem.double() * self.fine * self.beta.double()) / self.fine).to(mem.dtype)
@@ -187,7 +188,13 @@ class IntegerLeaky(snn.Leaky):
         return self._leaked((1 - self.reset) * self.mem) + input_
 
     def _base_sub(self, input_):
-        return self._leaked(self.mem - self.reset * self.threshold) + input_
+        taken = self.reset * self.threshold
+        if self.late:
+            return self._leaked(self.mem) + input_ - taken
+        return self._leaked(self.mem - taken) + input_
+
+    def _base_int(self, input_):
+        return self._leaked(self.mem) + input_
 
 
 '''

@@ -23,7 +23,7 @@ from snnkd_deploy.registry import load_exporter
 from snnkd_deploy.run import Run
 from snnkd_deploy.simulate import predictions, simulate
 from snnkd_deploy.target import load_target
-from tests.networks import ANY, LEAKS, Recipe, random_inputs, random_network
+from tests.networks import EVERY_RESET, LEAKS, Recipe, random_inputs, random_network
 
 TARGET, EXPORTER = load_target("c"), load_exporter("c")
 RUN = EXPORTER.proofs[0].run
@@ -31,7 +31,7 @@ SEEDS = (2, 6, 21, 25, 27, 29, 31)
 SANITIZERS = ("-std=c99", "-O1", "-g", "-fsanitize=undefined,address", "-fno-sanitize-recover=all")
 
 
-def compiled(seed: int, recipe: Recipe = ANY) -> Graph:
+def compiled(seed: int, recipe: Recipe = EVERY_RESET) -> Graph:
     graph = random_network(seed, recipe)
     granularity = "channel" if seed % 2 else "layer"
     return lower(graph, TARGET, Calibration(random_inputs(graph, 8, seed), granularity=granularity)).legal  # type: ignore[arg-type]
@@ -60,7 +60,7 @@ def test_the_compiled_files_spike_as_the_simulator(tmp_path: Path) -> None:
         legal = compiled(seed)
         assert_equal(legal, tmp_path / "network.c")
         met |= features(legal, (tmp_path / "network.c").read_text())
-    wanted = {("still", True), ("still", False), ("reset", "zero"), ("reset", "subtract")}
+    wanted = {("still", True), ("still", False), *(("reset", reset) for reset in EVERY_RESET.resets)}
     wanted |= {("per channel", 0), ("per channel", 1), ("leak", "none"), ("leak", "some")}
     assert met >= {*TARGET.nodes, *wanted, "uint32_t", "uint64_t"}
 

@@ -23,13 +23,13 @@ from snnkd_deploy.registry import load_exporter
 from snnkd_deploy.run import Run
 from snnkd_deploy.simulate import predictions, simulate
 from snnkd_deploy.target import load_target
-from tests.networks import ANY, LEAKS, Recipe, random_inputs, random_network
+from tests.networks import EVERY_RESET, LEAKS, Recipe, random_inputs, random_network
 
 TARGET, EXPORTER = load_target("npz"), load_exporter("npz")
 RUN = EXPORTER.proofs[0].run
 
 
-def compiled(seed: int, recipe: Recipe = ANY) -> Graph:
+def compiled(seed: int, recipe: Recipe = EVERY_RESET) -> Graph:
     graph = random_network(seed, recipe)
     granularity = "channel" if seed % 2 else "layer"
     return lower(graph, TARGET, Calibration(random_inputs(graph, 8, seed), granularity=granularity)).legal  # type: ignore[arg-type]
@@ -54,8 +54,8 @@ def test_the_file_alone_spikes_as_the_simulator(recipe: Recipe, tmp_path: Path) 
         assert first_difference(legal, simulate(legal, inputs), RUN(tmp_path / "network.npz", inputs, loader)) is None
         manifest, _ = contents(tmp_path / "network.npz")
         assert {node["operation"] for node in manifest["nodes"]} == set(manifest["operations"])
-        met |= set(manifest["operations"])
-    assert met == set(TARGET.nodes)
+        met |= {*manifest["operations"], *(neuron.reset for neuron in legal.of(Neuron))}
+    assert met == {*TARGET.nodes, *EVERY_RESET.resets}
 
 
 def test_integers_are_stored_in_the_smallest_type_and_described(tmp_path: Path) -> None:

@@ -27,14 +27,14 @@ from snnkd_deploy.registry import load_exporter
 from snnkd_deploy.run import Run
 from snnkd_deploy.simulate import simulate
 from snnkd_deploy.target import load_target
-from tests.networks import ANY, CHAIN, LEAKS, Recipe, random_inputs, random_network
+from tests.networks import ANY, CHAIN, EVERY_RESET, LEAKS, Recipe, random_inputs, random_network
 
 TARGET, EXPORTER = load_target("snntorch"), load_exporter("snntorch")
 RUN = EXPORTER.proofs[0].run
 SEEDS = (2, 3, 6, 21, 25, 27, 29, 31)
 
 
-def compiled(seed: int, recipe: Recipe = ANY) -> Graph:
+def compiled(seed: int, recipe: Recipe = EVERY_RESET) -> Graph:
     graph = random_network(seed, recipe)
     granularity = "channel" if seed % 2 else "layer"
     return lower(graph, TARGET, Calibration(random_inputs(graph, 8, seed), granularity=granularity)).legal  # type: ignore[arg-type]
@@ -70,7 +70,8 @@ def test_the_module_spikes_as_the_simulator(tmp_path: Path) -> None:
             {type(node).__name__ for node in legal} | {n.threshold.ndim for n in neurons} | {n.reset for n in neurons}
         )
         met |= {node.name in loader["plain_leaky"] for node in neurons} | {("still", legal.input.static)}
-    assert met == {*TARGET.nodes, 0, 1, "zero", "subtract", ("still", True), ("still", False)}  # 0 == False, 1 == True
+    wanted = {*TARGET.nodes, *EVERY_RESET.resets, ("still", True), ("still", False)}
+    assert met == wanted | {0, 1}  # which are False and True too
 
 
 @pytest.mark.usefixtures("in_process")
@@ -111,6 +112,10 @@ def test_it_runs_where_this_package_cannot_be_imported(tiny_run: Run, tiny_bundl
         (0.5, "zero", 8, False),
         (0.5, "subtract", 2, False),
         (0.9, "zero", 2, False),
+        (0.5, "subtract_late", 7, True),
+        (0.5, "subtract_late", 8, False),
+        (0.9, "none", 2, False),
+        (1.0, "none", 9, True),
     ],
 )
 def test_a_neuron_is_a_plain_leaky_where_that_is_exact(
@@ -138,7 +143,7 @@ def test_a_plain_leaky_would_spike_differently_where_it_is_not_used(
     monkeypatch.setattr(_snntorch_source, "is_plain", lambda *about: True)
     different = 0
     for seed in SEEDS:
-        legal, path = compiled(seed), tmp_path / f"too_plain_{seed}.py"
+        legal, path = compiled(seed, ANY), tmp_path / f"too_plain_{seed}.py"
         EXPORTER.write(legal, TARGET, path)
         module, inputs = generated(path, monkeypatch), random_inputs(legal, 40, seed)
         logits = module.infer(module.load(), torch.from_numpy(inputs)).numpy()
