@@ -1,6 +1,6 @@
 """The Python text of a network in snnTorch, and its weights.
 
-A neuron is a plain `snn.Leaky` wherever float32 gives it the integer network's spikes: where the leak needs no rounding,
+A neuron is a plain `snn.Leaky` wherever float32 gives it the integer network's spikes: where the leak needs no rounding
 and a threshold is subtracted behind it, as snnTorch does; ahead of it ("subtract") that is the same without leak alone.
 The others are the generated file's own `IntegerLeaky`, which leaks exactly as the integer network does.
 """

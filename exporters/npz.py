@@ -58,8 +58,8 @@ OPERATIONS: dict[type[Node], str] = {
         "v is kept from step to step and is 0 before the first; v counts 2**-fraction_bits of the integer 1. At each "
         "step, in this order: v = sign(v) * ((|v| * decay_numerator) >> decay_bits), a truncation toward zero; "
         "v = v + x * 2**fraction_bits; where the step before spiked, v = v - threshold * 2**fraction_bits (reset "
-        "subtract_late alone); spike = 1 if v > threshold * 2**fraction_bits (strictly), else 0; where it spikes, v = 0 "
-        "(reset zero) or v = v - threshold * 2**fraction_bits (reset subtract); otherwise v stays"
+        "subtract_late alone); spike = 1 if v > threshold * 2**fraction_bits (strictly), else 0; where it spikes, v = "
+        "0 (reset zero) or v = v - threshold * 2**fraction_bits (reset subtract); otherwise v stays"
     ),
     Output: "logits = sum of x over all steps; the class is the largest, the lowest index where they tie",
 }

@@ -100,7 +100,10 @@ def target_problems(graph: Graph, target: Target) -> list[str]:
 
 
 def _hint(node: Node) -> str:
-    return "; a max pool right behind a neuron is an OR, which neurons compute" if isinstance(node, MaxPool2d) else ""
+    """What to do instead."""
+    if isinstance(node, MaxPool2d):
+        return "; a max pool right behind a neuron is an OR, which neurons compute"
+    return "; export a network with self-attention to onnx" if isinstance(node, Attention) else ""
 
 
 def range_problems(node: Neuron | Output, current: Interval, membrane: Interval, target: Target) -> list[str]:
@@ -216,9 +219,9 @@ def _number_problems(node: Node, target: Target) -> Iterator[str]:
 def _neuron_problems(node: Neuron, target: Target) -> Iterator[str]:
     yield from _beyond(node, "threshold", node.threshold, target.threshold.minimum, target.threshold.maximum)
     if node.threshold.ndim and "channel" not in target.weights.granularity:
-        yield f"{node.name}: one threshold per channel; this target has one per layer"
+        yield f"{node.name}: one threshold per channel; this target has one per layer, so train it with one"
     if node.reset not in target.resets:
-        yield f"{node.name}: reset {node.reset!r}; this target resets by {' or '.join(map(repr, target.resets))}"
+        yield f"{node.name}: reset {node.reset!r}; this target resets by {_resets(target)}"
     if node.decay_numerator.min() < target.decay.minimum_numerator:
         least = np.min(node.decay)
         yield f"{node.name}: decay {least} is below {target.decay.minimum_numerator} / 2**{target.decay.bits}"
@@ -232,6 +235,12 @@ def decay_problems(node: Neuron, target: Target) -> Iterator[str]:
             f"{node.name}: {np.size(node.decay)} decays, {np.min(node.decay):.4g}..{np.max(node.decay):.4g}, one per "
             "channel; this target has one per layer of neurons; train with one (--learn-decay layer)"
         )
+
+
+def _resets(target: Target) -> str:
+    known = " or ".join(map(repr, target.resets))
+    how = " (snnTorch: reset_mechanism='zero'; here: --reset zero)" if "zero" in target.resets else ""
+    return f"{known}; train it with that{how}"
 
 
 def leak_problems(graph: Graph, target: Target) -> Iterator[str]:

@@ -49,7 +49,7 @@ CHAIN = Recipe()
 ANY = Recipe(pools=("avg", "max"), resets=("zero", "subtract"), residual=True, thresholds_per_channel=True)
 
 EVERY_RESET = replace(ANY, resets=("zero", "subtract", "subtract_late", "none"))
-LEAKS = replace(ANY, decays_per_channel=True)
+LEAKS = replace(EVERY_RESET, decays_per_channel=True)
 """Channels of one layer that leak differently."""
 
 ATTENTIVE = Recipe(pools=("avg", "max"), resets=("zero", "subtract"), attention=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -117,3 +118,30 @@ def test_lowering_is_measured_for_each_target() -> None:
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()[2:]] == ["onnx", "nir"]
     assert "nodes" in done.stdout
+
+
+def test_networks_go_to_every_target_or_are_refused_in_full(tmp_path: Path) -> None:
+    small = ("--train-samples", 200, "--test-samples", 30, "--epochs", 1, "--samples", 5)
+    given = ("--networks", "nir_file", "spikingformer", "--targets", "c", "npz", *small)
+    done = run("ten_networks.py", *given, "--out", tmp_path / "ten.json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "ten.json").read_text())["networks"]
+    for proof in (one for target in found["nir_file"]["targets"].values() for one in target["proofs"]):
+        assert (proof["verified"], proof["differing"], proof["samples"]) == (True, 0, 5)
+        assert proof["spikes"] > 0
+        assert f"| 0 of {proof['spikes']:,} |" in done.stdout
+    refused = [target["refused"] for target in found["spikingformer"]["targets"].values()]
+    assert [f"[{place}] {text}" in done.stdout for place, text in enumerate(refused, start=1)] == [True, True]
+    assert "| refused [1] | refused [2] |" in done.stdout
+
+
+def test_a_difference_and_a_proof_that_is_missing_fail_the_ten_networks() -> None:
+    script = runpy.run_path(str(BENCHMARKS / "ten_networks.py"))
+    proof = {"name": "npz-interpreter", "required": True, "verified": True, "differing": 0, "spikes": 7}
+    fine = {"proofs": [proof, {**proof, "verified": False, "required": False}]}
+    missing = {"proofs": [{**proof, "verified": False}]}
+    rows = {"a": {"targets": {"c": fine, "npz": {"differs": "layer 2"}, "onnx": missing, "nir": {"refused": "no"}}}}
+    assert script["failed"](rows) == ["a for npz", "a for onnx"]
+    notes = script["Notes"]()
+    assert script["cell"]({"differs": "layer 2"}, [], notes) == "DIFFERS [1]"
+    assert notes.texts == ["layer 2"]

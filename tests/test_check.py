@@ -111,7 +111,10 @@ def test_values_that_are_not_finite_are_named() -> None:
         (lambda g: with_node(g, replace(g["w"], bias=np.array([5000]))), r"w: bias 5000\.\.5000 leaves -4095\.\.4095"),
         (lambda g: with_node(g, replace(g["s"], threshold=np.asarray(131072))), "leaves 1..131071"),
         (lambda g: with_node(g, replace(g["s"], threshold=np.array([9]))), "one threshold per channel"),
-        (lambda g: with_node(g, replace(g["s"], reset="subtract")), "reset 'subtract'; this target resets by 'zero'"),
+        (
+            lambda g: with_node(g, replace(g["s"], reset="subtract")),
+            "reset 'subtract'; this target resets by 'zero'; train it with that .snnTorch",
+        ),
         (lambda g: with_node(g, replace(g["s"], decay=0.0)), r"decay 0\.0 is below 1 / 2\*\*12"),
         (
             lambda g: with_node(g, replace(g["s"], decay=np.array([0.5]))),

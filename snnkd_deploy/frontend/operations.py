@@ -202,6 +202,11 @@ def pick(sketch: Sketch, call: Call) -> Value:
             return At(value.node, value.steps[step], value.membrane)
     if call.out.shape == call.args[0].shape:
         return value
+    if value.node == sketch.source.name and isinstance(value, At) and value.step is None:
+        raise Refusal(
+            f"picks a part of a sample, which is one still picture of shape {sketch.shapes[value.node]}; if that is "
+            "(time, ...), say with input_shape (--input-shape) what one step is, and samples are frames"
+        )
     raise Refusal("picks a part of a value; accepted is one step of a series, x[step]")
 
 

@@ -41,7 +41,7 @@ def contents(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     return json.loads(arrays.pop("manifest").tobytes()), arrays
 
 
-@pytest.mark.parametrize("recipe", [ANY, LEAKS], ids=["any", "leaks"])
+@pytest.mark.parametrize("recipe", [EVERY_RESET, LEAKS], ids=["any", "leaks"])
 def test_the_file_alone_spikes_as_the_simulator(recipe: Recipe, tmp_path: Path) -> None:
     met: set[str] = set()
     for seed in range(40):
