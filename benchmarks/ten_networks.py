@@ -6,7 +6,7 @@ python benchmarks/ten_networks.py [--data-dir FASHION-MNIST] [--networks tutoria
 The networks are benchmarks/networks/*.py: `network` makes one, `scores` is how its author reads classes from it, and
 where it says so, `samples` is what it is fed, TIMESTEPS how often it is called, and `written` the file that it is
 handed on as. Each is trained for some seconds on digits, or on Fashion-MNIST from --data-dir. Ends with 1 if a spike
-differs anywhere.
+differs anywhere; goes on with --out if it was stopped.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ NAMES = (
     *("tutorial5", "tutorial6", "events", "learned", "integrate"),
     *("residual", "resnet_student", "spikingformer", "nir_file", "relu"),
 )
-ADVICE: dict[tuple[str, str], dict[str, str]] = {(name, "nir"): {"version": "1.0.5"} for name in ("integrate", "relu")}
-"""Where a refusal names an option, the option: these two reset by subtraction, which NIR up to 1.0.5 says."""
+ADVICE: dict[tuple[str, str], dict[str, str]] = {("integrate", "nir"): {"version": "1.0.5"}}
+"""Where a refusal names an option, the option: a reset by subtraction is what NIR up to 1.0.5 says."""
 PACKAGES = ("numpy", "torch", "snntorch", "onnx", "onnxruntime", "nir")
 
 
@@ -161,6 +161,7 @@ def deployed(
             "digest": manifest["digest"],
             "accuracy": manifest["ladder"]["integer"]["accuracy"],
             "proofs": manifest["proofs"],
+            "warnings": manifest["warnings"],
         }
     return {**result, "options": dict(options.exporter), "seconds": round(time.perf_counter() - start, 1)}
 
@@ -207,14 +208,22 @@ def table(rows: dict[str, Any], targets: list[str]) -> str:
     lines = [_line("network", "author", "integer", *targets, "seconds"), _line(*["---"] * (len(targets) + 4))]
     for name, row in rows.items():
         found = row["targets"]
-        held = [one["accuracy"] for one in found.values() if "accuracy" in one]
         cells = [cell(found[one], runtimes[one], notes) for one in targets]
-        integer = f"{min(held):.1%}" if held else "-"
+        integer = integers([one for one in found.values() if "accuracy" in one], notes)
         seconds = sum(one["seconds"] for one in found.values())
         lines.append(_line(name, f"{row['accuracy']:.1%}", integer, *cells, f"{seconds:.0f}"))
     said = [f"{one}: {', '.join(runtimes[one])}" for one in targets]
     lines += ["", "Spikes that differ, of those that were fired, in each runtime in turn:", *said, ""]
     return "\n".join([*lines, *(f"[{number}] {text}" for number, text in enumerate(notes.texts, start=1))])
+
+
+def integers(held: list[dict[str, Any]], notes: Notes) -> str:
+    """The accuracy of the integer networks, least and most over the targets, and what was warned of."""
+    if not held:
+        return "-"
+    shown = dict.fromkeys(f"{pick(one['accuracy'] for one in held):.1%}" for pick in (min, max))
+    warned = dict.fromkeys(notes.number(text) for one in held for text in one["warnings"])
+    return " ".join(["..".join(shown), *warned])
 
 
 def _line(*cells: str) -> str:
@@ -246,20 +255,26 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def kept(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Networks that were measured before, with the same settings."""
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return dict(found["networks"]) if found.get("settings") == settings else {}
+
+
 def main() -> None:
-    given, start = arguments(), time.perf_counter()
-    data, rows = pictures(given.data_dir, given.train_samples, given.test_samples), {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name in given.networks:
-            rows[name] = measured(name, data, given, Path(folder))
+    given = arguments()
+    data = pictures(given.data_dir, given.train_samples, given.test_samples)
     settings = {key: value for key, value in vars(given).items() if key not in ("out", "data_dir", "networks")}
-    report = {
-        "settings": {**settings, "data": data.name, "test_samples": len(data.test)},
-        "versions": {"python": platform.python_version(), **{one: version(one) for one in PACKAGES}},
-        "networks": rows,
-        "seconds": round(time.perf_counter() - start, 1),
-    }
-    given.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    settings |= {"data": data.name, "train_samples": len(data.train), "test_samples": len(data.test)}
+    settings |= {"versions": {"python": platform.python_version(), **{one: version(one) for one in PACKAGES}}}
+    done = kept(given.out, settings)
+    for name in given.networks:
+        if name not in done:
+            with tempfile.TemporaryDirectory() as folder:
+                done[name] = measured(name, data, given, Path(folder))
+            report = {"settings": settings, "networks": done}
+            given.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    rows = {name: done[name] for name in given.networks}
     print(table(rows, given.targets))
     if places := failed(rows):
         sys.exit(f"not proven: {', '.join(places)}")

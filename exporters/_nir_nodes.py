@@ -86,13 +86,14 @@ def refusals(graph: Graph, dialect: str = NEW) -> Iterator[str]:
         return
     unknown = [node for node in graph if not isinstance(node, KINDS)]
     yield from (f"{node.name}: NIR has no {type(node).__name__}" for node in unknown)
+    both = len({node.reset for node in graph.of(Neuron) if lasting(node, graph)}) > 1
+    other = f"--nir-version {NEW if dialect == OLD else OLD} has the other"
+    advice = "this network has both, no version does: use 'zero' throughout" if both else other
     for node in graph:
         yield from _node_refusals(node, graph)
         if isinstance(node, Neuron) and lasting(node, graph) and node.reset != RESETS[dialect]:
-            yield (
-                f"{node.name}: reset {node.reset!r}; a NIR neuron of {dialect} has reset {RESETS[dialect]!r} "
-                f"(--nir-version {NEW if dialect == OLD else OLD} has the other)"
-            )
+            met = f"{node.name}: reset {node.reset!r}; a NIR neuron of {dialect} has reset {RESETS[dialect]!r}"
+            yield f"{met} ({advice})"
     if not unknown:
         limits = bounds(graph)
         for node in graph:

@@ -85,8 +85,8 @@ def target_problems(graph: Graph, target: Target) -> list[str]:
         for node in graph
         if type(node).__name__ not in target.nodes and node.placement == "chip"
     ]
-    if problems:
-        return problems
+    if problems:  # wiring and ranges would change with what takes their place, neurons would not
+        return [*problems, *(one for node in graph.of(Neuron) for one in _neuron_problems(node, target))]
     if target.layout.wiring == "chain":
         problems += chain_problems(graph)
     problems += leak_problems(graph, target)
@@ -102,7 +102,7 @@ def target_problems(graph: Graph, target: Target) -> list[str]:
 def _hint(node: Node) -> str:
     """What to do instead."""
     if isinstance(node, MaxPool2d):
-        return "; a max pool right behind a neuron is an OR, which neurons compute"
+        return "; a max pool right behind a neuron is an OR, which neurons compute: move it there and train again"
     return "; export a network with self-attention to onnx" if isinstance(node, Attention) else ""
 
 

@@ -38,7 +38,7 @@ SAMPLES = "samples.npz"
 class Reading:
     """How a network is read. `dt`: seconds per step, for a NIR file. The last three are for networks of ReLUs.
 
-    `reset` None: by subtraction where the target has it, to zero elsewhere.
+    `reset` None: the first that the target's file lists.
     """
 
     timesteps: int | None = None
@@ -256,7 +256,7 @@ class _Job:
             raise ConfigError(
                 f"{self.name} has no spiking neurons; say with timesteps over how many steps its ReLUs are counted"
             )
-        reset = self.reading.reset or ("subtract" if "subtract" in self.target.resets else "zero")
+        reset = self.reading.reset or self.target.resets[0]
         chosen = Conversion(steps, self.reading.percentile, self.reading.decay, reset)
         self.notes.append(
             f"no spiking neurons: a ReLU becomes a neuron over {steps} steps, reset {reset}, threshold at percentile "

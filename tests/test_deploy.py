@@ -14,6 +14,9 @@ from snnkd_deploy import api
 from snnkd_deploy.deploy import Reading, check
 from snnkd_deploy.errors import ConfigError, GraphError, InputError, LegalityError, TraceError
 from snnkd_deploy.export import verify
+from snnkd_deploy.ir import Neuron
+from snnkd_deploy.registry import load_exporter
+from snnkd_deploy.target import load_target
 from tests.frontend.nets import STEPS, Convolutional, Dense, Plain, pictures, sequential, strong
 
 X = pictures(0, 12).values
@@ -81,13 +84,25 @@ def test_check_lists_every_part_and_why_a_target_refuses() -> None:
     assert all("resets by 'zero'" in reason for reason in found.coverage.refusals)
 
 
-def test_a_max_pool_of_currents_is_refused_with_advice() -> None:
+def test_a_max_pool_of_currents_is_refused_with_advice_and_what_else_there_is() -> None:
     lif = {"beta": 0.5, "init_hidden": True, "reset_mechanism": "zero"}
     first, second = (torch.nn.Conv2d(one, 2, 3) for one in (1, 2))
     pool, head = torch.nn.MaxPool2d(2), (torch.nn.Flatten(), torch.nn.Linear(8, 3))
-    model = torch.nn.Sequential(first, snn.Leaky(**lif), second, pool, snn.Leaky(**lif), *head)
+    late = {**lif, "reset_mechanism": "subtract"}
+    model = torch.nn.Sequential(first, snn.Leaky(**lif), second, pool, snn.Leaky(**late), *head)
     found = check(model, "loihi", X, timesteps=3)
-    assert any("a max pool right behind a neuron is an OR" in reason for reason in found.coverage.refusals)
+    pooled, kept = found.coverage.refusals
+    assert "a max pool right behind a neuron is an OR, which neurons compute: move it there" in pooled
+    assert "reset 'subtract_late'; this target resets by 'zero'; train it with that (snnTorch: reset_mech" in kept
+
+
+@pytest.mark.parametrize(("target", "reset"), [("nir", "zero"), ("c", "subtract")])
+def test_a_plain_network_takes_the_reset_that_the_target_lists_first(target: str, reset: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 3))
+    deployment = snnkd_deploy.compile(model, target, X, timesteps=4)
+    assert {neuron.reset for neuron in deployment.network.of(Neuron)} == {reset}
+    load_exporter(target).write(deployment.compiled.legal, load_target(target), tmp_path / f"network.{target}")
 
 
 def test_check_needs_no_samples_and_no_training() -> None:

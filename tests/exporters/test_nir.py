@@ -400,7 +400,8 @@ def test_a_refusal_lists_every_reason(tmp_path: Path) -> None:
         "conv: kernel (3, 2); nir takes its height for its width, and no square kernel computes the same here; "
         "use sides that are both odd or both even",
         "'a/b': not a name in HDF5; accepted is any other without '/'",
-        "a/b: reset 'subtract'; a NIR neuron of 1.0.6 has reset 'zero' (--nir-version 1.0.5 has the other)",
+        "a/b: reset 'subtract'; a NIR neuron of 1.0.6 has reset 'zero' (this network has both, no version does: use "
+        "'zero' throughout)",
         "lif: a/b is added 2 times; NIR has one edge between two nodes, put a layer into the other path",
     )
     assert not list(tmp_path.iterdir())
