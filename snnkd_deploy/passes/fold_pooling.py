@@ -12,7 +12,7 @@ import numpy as np
 
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.errors import LegalityError
-from snnkd_deploy.ir import Array, Conv2d, Flatten, Graph, Linear, Node, Shape, SumPool2d
+from snnkd_deploy.ir import Array, Conv2d, Flatten, Graph, Linear, Neuron, Node, Shape, SumPool2d
 from snnkd_deploy.target import Target
 
 
@@ -50,8 +50,16 @@ def _fold(graph: Graph, pool: SumPool2d, changed: dict[str, Node]) -> list[str]:
             elif isinstance(layer, Conv2d) and (not any(layer.padding) or _divides(pool, shape)):
                 changed[layer.name] = widened_conv(layer, pool)
             else:
-                problems.append(f"{pool.name}: {layer.name} ({type(layer).__name__}) behind it, on {shape}")
+                problems.append(
+                    f"{pool.name}: {layer.name} ({type(layer).__name__}) behind it, on {shape}{_advice(layer)}"
+                )
     return problems
+
+
+def _advice(layer: Node) -> str:
+    if isinstance(layer, Neuron):
+        return f"; pool behind {layer.name}, its spikes in place of its currents, and train again"
+    return "; pool sides that the window divides, or leave the padding out" if isinstance(layer, Conv2d) else ""
 
 
 def widened_conv(layer: Conv2d, pool: SumPool2d) -> Conv2d:

@@ -88,9 +88,13 @@ def test_a_target_with_pools_keeps_them() -> None:
 
 def test_what_cannot_be_folded_is_refused_with_its_reason() -> None:
     cropped_and_padded = pooled(3, (2, 9, 11), (2, 2), padding=1)
-    with pytest.raises(LegalityError, match=r"p: w1 \(Conv2d\) behind it, on \(2, 9, 11\)"):
+    with pytest.raises(LegalityError, match=r"p: w1 \(Conv2d\) behind it, on \(2, 9, 11\); pool sides that"):
         fold_pooling(cropped_and_padded, LOIHI, NOTHING)
     graph = pooled(0, (2, 8, 8), (2, 2))
+    behind = (replace(graph["s0"], name="s1", inputs=("p",)), replace(graph.output, inputs=("s1",)))
+    currents = [*(graph[name] for name in ("x", "w0", "s0", "p")), *behind]
+    with pytest.raises(LegalityError, match=r"s1 \(Neuron\) behind it, on .*; pool behind s1, its spikes in place of"):
+        fold_pooling(replace(graph, nodes=tuple(currents)), LOIHI, NOTHING)
     overlapping = [replace(node, stride=(1, 1)) if isinstance(node, SumPool2d) else node for node in graph]
     with pytest.raises(LegalityError, match=r"window \(2, 2\) moves by \(1, 1\)"):
         fold_pooling(replace(graph, nodes=tuple(overlapping)), LOIHI, NOTHING)
