@@ -60,7 +60,7 @@ def test_the_compiled_files_spike_as_the_simulator(tmp_path: Path) -> None:
         legal = compiled(seed)
         assert_equal(legal, tmp_path / "network.c")
         met |= features(legal, (tmp_path / "network.c").read_text())
-    wanted = {("still", True), ("still", False), *(("reset", reset) for reset in EVERY_RESET.resets)}
+    wanted: set[object] = {("still", True), ("still", False), *(("reset", reset) for reset in EVERY_RESET.resets)}
     wanted |= {("per channel", 0), ("per channel", 1), ("leak", "none"), ("leak", "some")}
     assert met >= {*TARGET.nodes, *wanted, "uint32_t", "uint64_t"}
 
