@@ -172,7 +172,7 @@ def test_each_limit_holds_at_its_value_and_not_beyond(
 RESETS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(CHIPS, ("zero",)),
     **dict.fromkeys(FORMATS, ("zero", "subtract")),
-    "onnx": ("zero", "subtract", "subtract_late", "none"),
+    **dict.fromkeys(("c", "npz", "onnx", "snntorch"), ("zero", "subtract", "subtract_late", "none")),
 }
 
 
