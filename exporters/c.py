@@ -6,8 +6,6 @@ loop over it, main.c runs samples on a computer: that is how the files are prove
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -16,17 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from snnkd_deploy.errors import BundleError, LegalityError, RuntimeMissingError
+from snnkd_deploy.errors import BundleError, LegalityError
 from snnkd_deploy.ir import Array, Graph, Neuron
 from snnkd_deploy.proof import Proof
 from snnkd_deploy.simulate import Record
 from snnkd_deploy.target import Target
+from snnkd_deploy.toolchain import compiler
 
 from ._c_source import MAIN, Source, refusals
 
 suffix = ".c"
 FLAGS = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-O2")
-COMPILERS = ("cc", "gcc", "clang")
 
 
 def write(graph: Graph, target: Target, path: Path) -> dict[str, Any]:
@@ -67,15 +65,6 @@ def run(path: Path, inputs: Array, loader: Mapping[str, Any], flags: Sequence[st
         rows = [line.split() for line in done.stdout.decode().splitlines()]
         logits = np.array(rows, dtype=np.int64)[:, 1:]
         return Record(_layers(np.fromfile(trace, dtype=np.uint8), len(samples), loader), logits)
-
-
-def compiler() -> str:
-    """The C compiler: what CC names, or the first that is found."""
-    names = (os.environ["CC"],) if os.environ.get("CC") else COMPILERS
-    for name in names:
-        if found := shutil.which(name):
-            return found
-    raise RuntimeMissingError(f"no C compiler ({', '.join(names)}); install one, or let CC name it")
 
 
 proofs = (Proof("c-compiler", run, samples=200),)

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     "errors",
     "files",
+    "toolchain",
     "ir",
     "numerics",
     "target",
@@ -89,7 +90,19 @@ ONLY_IN = {
     "lightning_fabric": {"launch"},
 }
 COMPILING = {*ORDER[: ORDER.index("config")]}
-EXPORTERS_SEE = {"errors", "files", "ir", "numerics", "target", "simulate", "bounds", "check", "proof", "exporters"}
+EXPORTERS_SEE = {
+    "errors",
+    "files",
+    "toolchain",
+    "ir",
+    "numerics",
+    "target",
+    "simulate",
+    "bounds",
+    "check",
+    "proof",
+    "exporters",
+}
 WITHOUT_BEHAVIOUR = {"calibration"}
 AT_START_UP = {"cli", "config", "errors", "__init__"}
 

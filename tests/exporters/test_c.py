@@ -16,13 +16,13 @@ from snnkd_deploy.compiler import lower
 from snnkd_deploy.errors import BundleError, LegalityError, RuntimeMissingError
 from snnkd_deploy.export import ExportOptions, export, verify
 from snnkd_deploy.exporters._names import identifiers, plain
-from snnkd_deploy.exporters.c import compiler
 from snnkd_deploy.ir import Graph, Linear, Neuron, Output
 from snnkd_deploy.proof import first_difference
 from snnkd_deploy.registry import load_exporter
 from snnkd_deploy.run import Run
 from snnkd_deploy.simulate import predictions, simulate
 from snnkd_deploy.target import load_target
+from snnkd_deploy.toolchain import compiler
 from tests.networks import EVERY_RESET, LEAKS, Recipe, random_inputs, random_network
 
 TARGET, EXPORTER = load_target("c"), load_exporter("c")
