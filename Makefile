@@ -3,10 +3,11 @@ VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 LAVA := .venv-lava
 READERS := .venv-readers
+PEERS := .venv-peers
 DEMO ?= runs/demo
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint lava readers bench clean
+.PHONY: setup demo test lint lava readers peers bench clean
 
 setup: $(READY)
 
@@ -33,6 +34,16 @@ $(READERS)/.ready: constraints-readers.txt
 	$(READERS)/bin/python -m pip install --quiet --no-deps --requirement constraints-readers.txt
 	touch $@
 
+peers: $(PEERS)/.ready
+
+# Beside this package, since benchmarks run both in one process; --no-deps keeps other builds of torch out.
+$(PEERS)/.ready: pyproject.toml constraints.txt constraints-peers.txt
+	$(PYTHON) -m venv --clear $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --constraint constraints.txt setuptools torch
+	$(PEERS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PEERS)/bin/python -m pip install --quiet --no-deps --requirement constraints-peers.txt
+	touch $@
+
 demo: setup
 	rm -rf $(DEMO)
 	mkdir -p $(DEMO)
@@ -55,4 +66,4 @@ bench: setup
 	$(BIN)/python benchmarks/training.py --rounds 10 --timesteps 4
 
 clean:
-	rm -rf $(VENV) $(LAVA) $(READERS) build dist *.egg-info runs report.json
+	rm -rf $(VENV) $(LAVA) $(READERS) $(PEERS) build dist *.egg-info runs report.json
