@@ -304,6 +304,7 @@ THROUGH = (*FRAMES, layers.TimeMean, nn.Identity, nn.Dropout, nn.Dropout2d)
 MODULES: dict[type[nn.Module], Callable[[Any, Shape], Node]] = {
     nn.Linear: _linear,
     nn.Conv2d: _conv2d,
+    layers.Pointwise: _conv2d,
     nn.BatchNorm1d: _batchnorm,
     nn.BatchNorm2d: _batchnorm,
     nn.AvgPool2d: _avgpool,

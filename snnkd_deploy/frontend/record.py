@@ -231,7 +231,8 @@ class Recorder(TorchFunctionMode):
 def is_leaf(module: nn.Module) -> bool:
     """Whether a module is one operation: of torch's own kinds, or a neuron."""
     built_in = type(module).__module__.startswith("torch.nn.modules") and not any(True for _ in module.children())
-    return is_snntorch(module) or isinstance(module, THROUGH) or (built_in and not isinstance(module, _CONTAINERS))
+    known = is_snntorch(module) or isinstance(module, THROUGH) or type(module) in MODULES
+    return known or (built_in and not isinstance(module, _CONTAINERS))
 
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)

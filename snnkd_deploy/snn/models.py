@@ -17,7 +17,7 @@ from snnkd_deploy import cluster
 from snnkd_deploy.config import TrainConfig
 from snnkd_deploy.errors import ConfigError, RunError, UnknownNameError
 from snnkd_deploy.run import Run, open_run
-from snnkd_deploy.snn.layers import Neuron
+from snnkd_deploy.snn.layers import Neuron, Pointwise
 from snnkd_deploy.snn.lif import LIF
 from snnkd_deploy.snn.network import Layers, Network, Outputs, Plan, Shape, activated, conv3x3, named
 from snnkd_deploy.snn.transformer import spikingformer
@@ -290,7 +290,7 @@ def _framed(shape: Shape) -> bool:
 
 
 def _project(channels: int, width: int, stride: int) -> nn.Module:
-    return named(conv=nn.Conv2d(channels, width, 1, stride=stride, bias=False), norm=nn.BatchNorm2d(width))
+    return named(conv=Pointwise(channels, width, stride), norm=nn.BatchNorm2d(width))
 
 
 def _shrunk(size: int, times: int) -> int:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from snnkd_deploy.errors import ConfigError
-from snnkd_deploy.snn.layers import Neuron, Repeat, RowMajor, TimeMean
+from snnkd_deploy.snn.layers import Neuron, Pointwise, Repeat, RowMajor, TimeMean
 from snnkd_deploy.snn.lif import LIF, lif
 
 
@@ -95,3 +95,15 @@ def test_images_that_lie_channels_last_can_be_read_by_view_behind_row_major() ->
         ordered = RowMajor()(last)
         assert ordered.stride() == images.stride()
         assert torch.equal(ordered.view(2, -1), images.view(2, -1))
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("channels", [2, 9])
+def test_a_pointwise_convolution_is_torch_s_own(channels: int, stride: int) -> None:
+    layer = Pointwise(channels, 5, stride)
+    x, given = torch.rand(4, channels, 7, 8, requires_grad=True), torch.rand(4, 5, -(-7 // stride), -(-8 // stride))
+    plain = torch.nn.functional.conv2d(x, layer.weight, stride=stride)
+    wanted = torch.autograd.grad(plain, [x, layer.weight], given)
+    shown = layer(x.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(shown, plain)
+    torch.testing.assert_close(torch.autograd.grad(shown, [x, layer.weight], given), wanted)

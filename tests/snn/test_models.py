@@ -13,7 +13,7 @@ from snnkd_deploy import checkpoint, run
 from snnkd_deploy.config import load_config
 from snnkd_deploy.errors import ConfigError, RunError, UnknownNameError
 from snnkd_deploy.snn import models
-from snnkd_deploy.snn.layers import Neuron, Repeat, TimeMean
+from snnkd_deploy.snn.layers import Neuron, Pointwise, Repeat, TimeMean
 from snnkd_deploy.snn.lif import LIF
 from snnkd_deploy.snn.models import MODELS, Network, Plan, build
 from snnkd_deploy.snn.transformer import Attention
@@ -68,7 +68,9 @@ def test_taps_are_rates(model: str) -> None:
 
 class Leaves(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, Neuron | Repeat | TimeMean | Attention) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, Neuron | Pointwise | Repeat | TimeMean | Attention) or super().is_leaf_module(
+            m, module_qualified_name
+        )
 
 
 @pytest.mark.parametrize("model", MODELS)
