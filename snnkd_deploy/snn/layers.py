@@ -174,7 +174,7 @@ class Pointwise(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, height, width) to (N, width, height / stride, width / stride), rounded up."""
         down, right = self.stride
-        return functional.conv2d(x[:, :, ::down, ::right], self.weight)
+        return functional.conv2d(x[:, :, ::down, ::right], self.weight, self.bias)
 
 
 def _steps(x: Tensor, timesteps: int) -> Tensor:
