@@ -146,3 +146,15 @@ def test_a_difference_and_a_proof_that_is_missing_fail_the_ten_networks() -> Non
     notes = script["Notes"]()
     assert script["cell"]({"differs": "layer 2"}, [], notes) == "DIFFERS [1]"
     assert notes.texts == ["layer 2"]
+
+
+def test_a_step_of_each_method_is_timed_beside_the_undistilled_one(tmp_path: Path) -> None:
+    small = ("--dataset", "cifar100", "--width", 2, "--teacher-width", 2, "--batch-size", 2, "--rounds", 1)
+    done = run(
+        "method_costs.py", *small, "--methods", "none", "tser", "bkd:logits=kd", "--out", tmp_path / "costs.json"
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "costs.json").read_text())["rows"]
+    assert list(rows) == ["none", "tser", "bkd:logits=kd"]
+    assert rows["none"]["cost"] == 1
+    assert f"{rows['tser']['median_ms']:11.1f} {rows['tser']['cost']:11.2f}" in done.stdout
