@@ -35,7 +35,9 @@ from snnkd_deploy.registry import load_exporter
 from snnkd_deploy.snn.engines import ENGINES
 from snnkd_deploy.target import Target, load_target, target_names
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}
 PICTURE = Input(name="x", shape=(2, 6, 6), scale=1 / 255)
 SPIKES = Input(name="x", shape=(2, 6, 6), high=1, static=False)
 
@@ -141,12 +143,12 @@ def holds(graph: Graph, granularity: str, target: Target, path: Path) -> bool:
     return True
 
 
-def table(heading: str, place: int = 0) -> list[list[str]]:
-    """The cells of a table below a heading of the README."""
-    _, _, after = README.partition(f"## {heading}\n")
+def table(heading: str, page: str = README) -> list[list[str]]:
+    """The cells of the first table below a heading."""
+    _, _, after = page.partition(f"## {heading}\n")
     assert after, f"no section {heading!r}"
     found = re.findall(r"^\|.+\|\n(?:\|.+\|\n)+", after.split("\n## ")[0], flags=re.MULTILINE)
-    rows = [line.strip("|") for line in found[place].splitlines()]
+    rows = [line.strip("|") for line in found[0].splitlines()]
     return [[cell.strip() for cell in row.split("|")] for row in rows if not set(row) <= set("|-: ")]
 
 
@@ -177,7 +179,8 @@ def limits(target: Target) -> list[str]:
 
 
 def test_the_table_of_limits_is_what_the_files_say() -> None:
-    assert table("What each target can hold", 1)[1:] == [limits(load_target(name)) for name in target_names()]
+    rows = table("What each target's numbers may be", PAGES["deployment.md"])
+    assert rows[1:] == [limits(load_target(name)) for name in target_names()]
 
 
 def test_the_table_of_methods_lists_every_method() -> None:
@@ -191,12 +194,20 @@ def test_the_table_of_methods_lists_every_method() -> None:
 
 
 def commands() -> list[str]:
-    blocks = re.findall(r"^    (?:\$ )?(snnkd-deploy [^\n]+)$", README, flags=re.MULTILINE)
-    return [block.split("  #")[0] for block in blocks]
+    pages = "\n".join([README, *PAGES.values()])
+    blocks = re.findall(r"^    (?:\$ )?(snnkd-deploy [^\n]+)$", pages, flags=re.MULTILINE)
+    return list(dict.fromkeys(block.split("  #")[0] for block in blocks))
+
+
+def test_every_link_leads_to_a_page() -> None:
+    for folder, text in ((ROOT, README), *((ROOT / "docs", page) for page in PAGES.values())):
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+            assert (folder / link).is_file(), link
+    assert all(f"(docs/{name})" in README for name in PAGES)
 
 
 @pytest.mark.parametrize("command", commands())
-def test_every_command_of_the_readme_is_one(command: str) -> None:
+def test_every_command_of_the_pages_is_one(command: str) -> None:
     name, *arguments = shlex.split(command)[1:]
     parser = cli.main.commands.get(name)
     assert parser is not None, command
