@@ -43,8 +43,8 @@ PIPELINE = (
     Pass(or_pooling, needs=Stage.INTEGER, gives=Stage.INTEGER),
     Pass(fold_pooling, needs=Stage.INTEGER, gives=Stage.INTEGER),
     Pass(relay_shortcuts, needs=Stage.INTEGER, gives=Stage.INTEGER),
-    Pass(bias_planes, needs=Stage.INTEGER, gives=Stage.INTEGER),
     Pass(bias_neurons, needs=Stage.INTEGER, gives=Stage.INTEGER),
+    Pass(bias_planes, needs=Stage.INTEGER, gives=Stage.INTEGER),
     Pass(legalize, needs=Stage.INTEGER, gives=Stage.LEGAL),
 )
 

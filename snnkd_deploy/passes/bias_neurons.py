@@ -3,7 +3,7 @@
 In the network a bias arrives with the spikes, and the current keeps it; such a chip adds it to the membrane, where it
 is gone with the next reset. So the layer in front gets neurons that no synapse reaches and whose own bias fires them at
 every step: with their weights they are the bias, and arrive as spikes do. The first layer, which has no neurons in
-front, gets constant inputs instead (see `bias_planes`), or its bias from the host.
+front, gets its bias from the host, or constant inputs instead (see `bias_planes`, which comes next).
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import numpy as np
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.errors import LegalityError
 from snnkd_deploy.ir import Array, Conv2d, Flatten, Graph, Linear, Neuron, Node, Relay, Shape
-from snnkd_deploy.passes.bias_planes import feeds_kept_current, inner_tap, reading, spread
+from snnkd_deploy.passes.bias_planes import carried_by_planes, feeds_kept_current, inner_tap, reading, spread
 from snnkd_deploy.passes.merge_layers import ungrouped
+from snnkd_deploy.passes.quantize import host_layers
 from snnkd_deploy.target import Target
 
 
@@ -51,7 +52,8 @@ def _obstacle(graph: Graph, layer: Linear | Conv2d, before: Neuron, target: Targ
     advice = "leave the bias out (bias=False) and train again"
     if not isinstance(graph[before.inputs[0]], Linear | Conv2d):
         return f"{before.name} in front has no synapses; {advice}"
-    if before.threshold.max() >= target.bias.maximum:
+    free = host_layers(graph, target) | carried_by_planes(graph, target)
+    if before.inputs[0] not in free and before.threshold.max() >= target.bias.maximum:
         most = f"a threshold of {before.threshold.max()}, a bias is at most {target.bias.maximum}"
         return f"no bias fires {before.name} in front at every step ({most}); use fewer weight bits, or {advice}"
     if isinstance(layer, Conv2d) and inner_tap(layer, graph.shapes[before.name]) is None:

@@ -17,7 +17,7 @@ from snnkd_deploy.ir import Array, BiasedInput, Conv2d, Flatten, Graph, Input, L
 from snnkd_deploy.passes.bias_neurons import bias_neurons
 from snnkd_deploy.passes.bias_planes import bias_planes
 from snnkd_deploy.simulate import simulate
-from snnkd_deploy.target import load_target
+from snnkd_deploy.target import Target, load_target
 from tests.exporters.netx_graphs import KEEPING, chain, changed, linear, neuron, pictures, samples
 from tests.networks import random_inputs, random_network
 
@@ -62,7 +62,7 @@ def convolutional(bias: Array, side: int = 0) -> Graph:
 
 
 def assert_carried(graph: Graph) -> Graph:
-    carried, inputs = bias_neurons(bias_planes(graph, LOIHI, NOTHING), LOIHI, NOTHING), samples(graph, 40)
+    carried, inputs = bias_planes(bias_neurons(graph, LOIHI, NOTHING), LOIHI, NOTHING), samples(graph, 40)
     assert list(bias_problems(carried)) == []
     before, after = simulate(graph, inputs), simulate(carried, inputs)
     for name, spikes in before.spikes.items():
@@ -147,6 +147,21 @@ def test_what_cannot_be_carried_is_refused_with_advice(graph: Graph, reason: str
 
 def test_neurons_of_a_threshold_just_below_the_largest_bias_can_fire_always() -> None:
     assert bias_neurons(dense([1, 2, 3, 4], threshold=4094), LOIHI, NOTHING).of(Relay)
+
+
+@pytest.mark.parametrize("target", [LOIHI, LOIHI2], ids=["host", "planes"])
+def test_neurons_behind_pixels_fire_by_the_host_or_by_constant_pixels(target: Target) -> None:
+    """The thresholds there are beyond what a bias register holds."""
+    graph = replace(changed(dense([5, -60, 0, 300]), "first", threshold=np.array(9000)), timesteps=3)
+    graph = changed(graph, "input", high=255, static=True)
+    carried = bias_planes(bias_neurons(graph, target, NOTHING), target, NOTHING)
+    inputs = samples(graph, 40)
+    before, after = simulate(graph, inputs), simulate(carried, inputs)
+    for name, spikes in before.spikes.items():
+        assert 0 < spikes.mean() < 1, name
+        assert_array_equal(after.spikes[name], spikes)
+    assert carried.of(Relay)
+    assert bool(carried.of(BiasedInput)) == (target is LOIHI2)
 
 
 def test_networks_that_keep_currents_reach_both_chips() -> None:
