@@ -1,8 +1,8 @@
 """A neuron's membrane in ONNX: float32 wherever float32 is exact on the integers, which is also fastest.
 
 Every membrane is a multiple of `2**-fraction_bits`, so it is an integer in those units, and float32 holds integers
-below 2**24. What decides is the leak, n / 2**k in lowest terms (k for all channels, n for each), which is truncated to
-that grid:
+below 2**24, and so it is with a current that is kept. What decides are the leaks, n / 2**k in lowest terms (k for all
+channels, n for each), which are truncated to that grid:
 
     Membrane            nothing is ever truncated, since k * (steps - 1) <= fraction_bits: a product in weight units
     TruncatedMembrane   the product with n stays below 2**24: float32 in units of the grid, Cast truncates
@@ -14,6 +14,8 @@ over the membrane in onnxruntime, where Greater and Cast are two, and `Where` is
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from snnkd_deploy.bounds import Bounds, largest
@@ -21,6 +23,7 @@ from snnkd_deploy.ir import Array, Neuron
 
 from ._onnx_nodes import CODES, Edge, Nodes, Type, derived
 
+Decay = Literal["decay", "current_decay"]
 EXACT_FLOAT32 = 2**24
 LARGEST_INT32 = 2**31 - 1
 
@@ -31,10 +34,13 @@ def membrane(
     """How this neuron is written; `limits` is None for real numbers, `steps` None where they have no end."""
     if limits is None:
         return RealMembrane(nodes, node, ranks)
-    reach, (numerators, shift) = largest(limits.membranes[node.name]), node.leak
-    limit = int(node.threshold.max()) << node.fraction_bits
+    reach, limit = largest(limits.membranes[node.name]), int(node.threshold.max()) << node.fraction_bits
     reach = reach + limit if node.reset == "subtract_late" else max(reach, limit)  # it is taken away in a second sum
-    grown = reach * int(numerators.max())
+    (numerators, shift), flowing = node.leak, largest(limits.currents[node.name])
+    grown, reach = reach * int(numerators.max()), max(reach, flowing)
+    if node.keeps_current:
+        (numerators, other) = node.current_leak
+        grown, shift = max(grown, flowing * int(numerators.max())), max(shift, other)
     if current.type == "float" and reach < EXACT_FLOAT32:
         if shift == 0 or (steps is not None and shift * (steps - 1) <= node.fraction_bits):
             return Membrane(nodes, node, ranks)
@@ -63,11 +69,12 @@ class Membrane:
         """The input in units of the membrane."""
         return edge
 
-    def leak(self, v: str, at: str) -> str:
-        """What is kept of v."""
-        if np.all(self.node.decay == 1):
+    def leak(self, v: str, at: str, of: Decay = "decay") -> str:
+        """What is kept of v, or of the current."""
+        decay = np.asarray(getattr(self.node, of))
+        if np.all(decay == 1):
             return v
-        return self.nodes.op("Mul", [v, self._each(np.asarray(self.node.decay), "decay", "float")], f"{at}/leaked")
+        return self.nodes.op("Mul", [v, self._each(decay, of, "float")], f"{at}/leaked")
 
     def fire(self, v: str, at: str, spikes: str) -> str:
         """The tensor of spikes, float32 0 or 1."""
@@ -135,9 +142,11 @@ class TruncatedMembrane(Membrane):
         """One weight unit is so many steps of the grid."""
         return self.nodes.once("Mul", [edge, self.nodes.number(float(self.unit), "float")], derived(edge, "fine"))
 
-    def leak(self, v: str, at: str) -> str:
+    def leak(self, v: str, at: str, of: Decay = "decay") -> str:
         """Cast truncates toward zero."""
-        whole = self.nodes.op("Cast", [super().leak(v, at)], f"{at}/whole", to=CODES["int32"])
+        if (leaked := super().leak(v, at, of)) == v:
+            return v
+        whole = self.nodes.op("Cast", [leaked], f"{at}/whole", to=CODES["int32"])
         return self.nodes.op("Cast", [whole], f"{at}/kept", to=CODES["float"])
 
 
@@ -149,7 +158,8 @@ class IntegerMembrane(Membrane):
     def __init__(self, nodes: Nodes, node: Neuron, ranks: int, narrow: bool) -> None:
         super().__init__(nodes, node, ranks)
         self.narrow = narrow
-        self.unit = 1 if np.all(node.decay == 1) else 2**node.fraction_bits
+        whole = np.all(node.decay == 1) and np.all(np.isin(node.current_decay, (0, 1)))
+        self.unit = 1 if whole else 2**node.fraction_bits
         self.limit = self.limit * self.unit
 
     def current(self, edge: str) -> str:
@@ -158,19 +168,19 @@ class IntegerMembrane(Membrane):
             return edge
         return self.nodes.once("Mul", [edge, self.nodes.number(self.unit, "int32")], derived(edge, "fine"))
 
-    def leak(self, v: str, at: str) -> str:
+    def leak(self, v: str, at: str, of: Decay = "decay") -> str:
         """trunc(v * n / d) without leaving int32.
 
         Where the product might, v is split at the denominator: v = high * d + low with both of v's sign, so that
         trunc(v * n / d) = high * n + trunc(low * n / d).
         """
-        (numerators, bits), op = self.node.leak, self.nodes.op
-        if np.all(self.node.decay == 1):
+        (numerators, bits), op = self.node.leak if of == "decay" else self.node.current_leak, self.nodes.op
+        if bits == 0 and np.all(numerators == 1):
             return v
         below = self.nodes.number(2**bits, "int32")
         if np.all(numerators == 1):
             return op("Div", [v, below], f"{at}/leaked")
-        above = self._each(numerators, "numerators", "int32")
+        above = self._each(numerators, f"{of}/numerators", "int32")
         if self.narrow:
             grown = op("Mul", [v, above], f"{at}/grown")
             return op("Div", [grown, below], f"{at}/leaked")

@@ -228,15 +228,21 @@ class Writer:
         endless = self.form == "one-step"
         held = membrane(self.nodes, node, len(shape), self.limits, edge, None if endless else self.steps)
         edge = self._typed(edge, held.type)
-        kept, taken, spikes = "", "", list[str]()
+        kept, taken, flowing, spikes = "", "", "", list[str]()
         late = node.reset == "subtract_late"
         if endless and held.lasting:
             kept = self._state(f"state/{node.name}", f"next/{node.name}", held.type, shape)
+        if endless and node.keeps_current:
+            flowing = self._state(f"current/{node.name}", f"next/{node.name}/current", held.type, shape)
         if endless and late:
             taken = self._state(f"taken/{node.name}", f"next/{node.name}/taken", held.type, shape)
         for step in range(self.steps):
             at = f"{node.name}/{step}"
             v = held.current(_at(edge, step))
+            if flowing:
+                left = held.leak(flowing, f"{at}/flowing", "current_decay")
+                v = self.nodes.op("Add", [left, v], f"next/{node.name}/current" if endless else f"{at}/current")
+            flowing = v if node.keeps_current else ""
             if kept:
                 v = self.nodes.op("Add", [held.leak(kept, at), v], f"{at}/membrane")
             if taken:
@@ -297,8 +303,9 @@ def _exact_mean(node: Pool) -> bool:
 
 def _too_large(node: Node, limits: Bounds) -> list[str]:
     problems = []
-    if isinstance(node, Neuron | Output) and largest(limits.membranes[node.name]) > LARGEST_INT32:
-        problems.append(f"{node.name}: its membrane can reach {largest(limits.membranes[node.name])}")
+    for name, reached in (("membrane", limits.membranes), ("current", limits.currents)):
+        if isinstance(node, Neuron | Output) and largest(reached[node.name]) > LARGEST_INT32:
+            problems.append(f"{node.name}: its {name} can reach {largest(reached[node.name])}")
     if isinstance(node, Linear | Conv2d):
         if np.abs(node.weight).max() > 127:
             problems.append(f"{node.name}: weight {np.abs(node.weight).max()} is beyond int8")

@@ -22,7 +22,7 @@ from snnkd_deploy.proof import agree, first_difference
 from snnkd_deploy.registry import load_exporter
 from snnkd_deploy.simulate import simulate
 from snnkd_deploy.target import State, Target, load_target
-from tests.networks import ATTENTIVE, EVERY_RESET, Recipe, random_inputs, random_network, seeds
+from tests.networks import ATTENTIVE, EVERY_RESET, KEEPING, LEAKS, Recipe, random_inputs, random_network, seeds
 
 FORMS = ("unrolled", "folded", "one-step")
 TARGET, EXPORTER = load_target("onnx"), load_exporter("onnx")
@@ -58,12 +58,10 @@ def well_formed(model: onnx.ModelProto) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
-@given(seed=seeds, leaks=st.booleans())
-def test_onnxruntime_spikes_as_the_simulator(form: str, seed: int, leaks: bool, tmp_path: Path) -> None:
+@given(seed=seeds, recipe=st.sampled_from((EVERY_RESET, LEAKS, KEEPING)))
+def test_onnxruntime_spikes_as_the_simulator(form: str, seed: int, recipe: Recipe, tmp_path: Path) -> None:
     try:
-        legal = compiled(
-            seed, recipe=replace(EVERY_RESET, decays_per_channel=leaks), granularity="channel" if seed % 2 else "layer"
-        )
+        legal = compiled(seed, recipe=recipe, granularity="channel" if seed % 2 else "layer")
     except LegalityError:
         return
     assert_equal(legal, tmp_path / "network.onnx", seed=seed, form=form)
