@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.compiler import lower
 from snnkd_deploy.counts import Activations, Counts, Neurons, Pools, Products, Sums, Synapses, count
+from snnkd_deploy.counts.fan_out import Weighing
 from snnkd_deploy.errors import GraphError, InputError, LegalityError
 from snnkd_deploy.ir import (
     Add,
@@ -292,7 +293,7 @@ def test_a_pool_folded_into_a_kernel_is_found_and_counted_per_spike(kind: str) -
     assert after.event_macs == 0
 
 
-def one_layer(layer: Conv2d | Linear, shape: tuple[int, ...], *before: Node) -> Graph:
+def one_layer(layer: Weighing, shape: tuple[int, ...], *before: Node) -> Graph:
     """Pixels, what comes before the layer, the layer, the sum over time."""
     nodes = (Input(name="input", shape=shape, high=9), *before, layer, Output(name="output", inputs=("layer",)))
     return Graph(nodes=nodes, timesteps=1, stage=Stage.INTEGER)

@@ -7,6 +7,7 @@ from math import gcd, prod
 
 import numpy as np
 
+from snnkd_deploy.counts.fan_out import Weighing
 from snnkd_deploy.ir import Add, Array, Conv2d, Flatten, Graph, Linear, Pair, Shape
 
 
@@ -14,7 +15,7 @@ from snnkd_deploy.ir import Add, Array, Conv2d, Flatten, Graph, Linear, Pair, Sh
 class Collapsed:
     """The smaller layer behind a sum pool that computes the same, its input's shape, and the pool's window."""
 
-    node: Linear | Conv2d
+    node: Weighing
     shape: Shape
     window: Pair
 
@@ -25,17 +26,17 @@ class Collapsed:
         return inputs * prod(self.window) if prod(self.window) > 1 else 0
 
 
-def collapsed(node: Linear | Conv2d, graph: Graph) -> Collapsed:
+def collapsed(node: Weighing, graph: Graph) -> Collapsed:
     """Take a sum pool out of a kernel; the window is (1, 1) if there is none in it.
 
     A kernel that is constant over windows side by side, in step with its stride and padding, equals a sum pool followed
     by a kernel with one tap a window. This undoes `passes.fold_pooling`.
     """
     shape = graph.shapes[node.inputs[0]]
-    if not node.weight.any():
-        return Collapsed(node, shape, (1, 1))
-    if isinstance(node, Conv2d):
+    if isinstance(node, Conv2d) and node.weight.any():
         return _collapsed_conv(node, shape)
+    if not isinstance(node, Linear) or not node.weight.any():
+        return Collapsed(node, shape, (1, 1))
     source = graph[node.inputs[0]]
     before = graph.shapes[source.inputs[0]] if isinstance(source, Flatten) else shape
     return _collapsed_linear(node, before) if len(before) == 3 else Collapsed(node, shape, (1, 1))
@@ -79,18 +80,19 @@ def _window(weight: Array, axis: int, sizes: list[int]) -> int:
     return 1
 
 
-def is_shortcut(node: Linear | Conv2d, graph: Graph) -> bool:
+def is_shortcut(node: Weighing, graph: Graph) -> bool:
     """Whether it only gives each channel of a residual sum a weight (`passes.weight_shortcuts`)."""
     if node.bias.any() or not all(isinstance(reader, Add) for reader in graph.consumers(node.name)):
         return False
     if isinstance(node, Linear):
         square = node.weight.shape[0] == node.weight.shape[1]
         return square and not (node.weight - np.diag(np.diag(node.weight))).any()
-    moves = (node.stride, node.padding) != ((1, 1), (0, 0))
-    return not moves and node.weight.shape == (node.groups, 1, 1, 1)
+    if not isinstance(node, Conv2d) or (node.stride, node.padding) != ((1, 1), (0, 0)):
+        return False
+    return node.weight.shape == (node.groups, 1, 1, 1)
 
 
 def ann_layers(graph: Graph) -> tuple[Collapsed, ...]:
     """The layers of an ANN of this shape: pools taken out of kernels, no layer in a shortcut."""
-    layers = (node for node in graph if isinstance(node, Linear | Conv2d))
+    layers = (node for node in graph if isinstance(node, Weighing))
     return tuple(collapsed(node, graph) for node in layers if not is_shortcut(node, graph))

@@ -1,136 +1,192 @@
-"""From what was watched to the counts of each layer: functions of arrays, graph and weights."""
+"""From a tally to the counts of each layer: functions of arrays, graph and weights, without running anything."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from snnkd_deploy.counts.ann import collapsed, is_shortcut
-from snnkd_deploy.counts.fan_out import dense, pairs
-from snnkd_deploy.counts.kinds import ORDER, fed_by, feeds, pool_mode, pooled_by
-from snnkd_deploy.counts.layers import Activations, Layer, Neurons, Pools, Products, Sums, Synapses
-from snnkd_deploy.counts.watch import Watch, order
-from snnkd_deploy.ir import Add, Attention, Conv2d, Graph, Linear, Neuron, Node, Pool, Relu, Stage
-from snnkd_deploy.numerics import windows
+from snnkd_deploy.counts.attention import order
+from snnkd_deploy.counts.fan_out import Weighing, dense, fan_out
+from snnkd_deploy.counts.kinds import ORDER, fed_by, feeds, is_pool, pool_mode, pooled_by
+from snnkd_deploy.counts.layers import Activations, FanOut, Layer, Neurons, Pools, Products, Sums, Synapses
+from snnkd_deploy.counts.tally import Tally
+from snnkd_deploy.ir import Add, Array, Attention, Graph, Neuron, Node, Pool, Relu, Stage, Window
 
 
-def layer(node: Node, watch: Watch) -> Layer | None:
+@dataclass(frozen=True, eq=False)
+class Derived:
+    """A layer, and each of its counts by sample, int64 `(samples,)`."""
+
+    layer: Layer
+    per_sample: dict[str, Array]
+
+
+def derive(node: Node, tally: Tally) -> Derived | None:
     """The counts of one node; None if it does no work."""
-    static = node.name in watch.graph.static
-    evaluations = watch.samples * (1 if static else watch.graph.timesteps)
-    common: dict[str, Any] = {
-        "name": node.name,
-        "op": "Neuron" if isinstance(node, Neuron) else type(node).__name__,
-        "placement": node.placement,
-        "shape": watch.graph.shapes[node.name],
-        "static": static,
-        "evaluations": evaluations,
-    }
-    size = prod(common["shape"])
-    if isinstance(node, Linear | Conv2d):
-        work = _work(node, watch, evaluations)
-        return Synapses(**common, **work, **_wiring(node, watch), **_shape(node, watch.graph))
-    if isinstance(node, Neuron):
-        return Neurons(**common, **_updates(node, watch, size))
-    if isinstance(node, Relu):
-        return Activations(**common, compares=size * evaluations)
-    if isinstance(node, Pool):
-        return Pools(**common, **_pooling(node, watch, size * evaluations))
-    if isinstance(node, Attention):
-        return Products(**common, **_attended(node, watch))
-    if isinstance(node, Add):
-        return Sums(**common, residual_adds=size * (len(node.inputs) - 1) * evaluations)
+    for kinds, kind, find in PARTS:
+        if isinstance(node, kinds):
+            work, rest = find(node, tally)
+            told = {what: number for what, number in work.items() if number is not None}
+            sums: dict[str, Any] = {what: int(told[what].sum()) if what in told else None for what in work}
+            return Derived(kind(**_common(node, tally), **sums, **rest), told)
     return None
 
 
-def _wiring(node: Linear | Conv2d, watch: Watch) -> dict[str, Any]:
-    graph, reached = watch.graph, feeds(watch.graph, node)
+Work = dict[str, Array | None]
+"""Counts by sample; None for what has no meaning here or was not counted."""
+Found = tuple[Work, dict[str, Any]]
+
+
+def _common(node: Node, tally: Tally) -> dict[str, Any]:
     return {
-        "input_kind": watch.kinds[node.inputs[0]],
+        "name": node.name,
+        "op": "Neuron" if isinstance(node, Neuron) else type(node).__name__,
+        "placement": node.placement,
+        "shape": tally.graph.shapes[node.name],
+        "static": node.name in tally.graph.static,
+        "evaluations": tally.samples * _evaluations(node, tally),
+    }
+
+
+def _evaluations(node: Node, tally: Tally) -> int:
+    """Of one sample."""
+    return 1 if node.name in tally.graph.static else tally.graph.timesteps
+
+
+def _each(number: int, tally: Tally) -> Array:
+    """What every sample does alike."""
+    return np.full(tally.samples, number, dtype=np.int64)
+
+
+def _synapses(node: Weighing, tally: Tally) -> Found:
+    graph, name = tally.graph, node.name
+    carried, fed = tally.carried[node.inputs[0]], feeds(graph, node)
+    pairs = {f"synops{suffix}": tally.count(name, f"synops{suffix}") for suffix in ("", "_nonzero")}
+    none = _each(0, tally)
+    biased = int(np.count_nonzero(node.bias)) * prod(graph.shapes[name]) // len(node.bias)
+    work: Work = {
+        "events_in": tally.count(name, "events_in"),
+        **pairs,
+        **{what.replace("synops", "event_macs"): one if carried.multiplied else none for what, one in pairs.items()},
+        **_units(name, carried.kind, pairs, tally),
+        "bias_adds": _each(biased * _evaluations(node, tally), tally),
+        "spikes_out": tally.count(fed, "spikes_out") if fed else None,
+    }
+    seen = tally.seen.get(name)
+    rest = {
+        "input_kind": carried.kind,
         "fed_by": fed_by(graph, node.inputs[0]),
-        "feeds": reached,
-        "spikes_out": int(watch.spikes[reached].sum()) if reached in watch.spikes else None,
+        "feeds": fed,
         "inputs": prod(graph.shapes[node.inputs[0]]),
+        "values_seen": tuple(sorted(seen.values)) if seen and seen.values is not None else None,
+        "value_range": (seen.low, seen.high) if seen else None,
+        **_shape(node, graph),
     }
+    return work, rest
 
 
-def _work(node: Linear | Conv2d, watch: Watch, evaluations: int) -> dict[str, Any]:
-    events, sums = watch.events[node.name], watch.sums[node.name]
-    kind = watch.kinds[node.inputs[0]]
-    every, nonzero = pairs(node, events), pairs(node, events, nonzero=True)
-    units = {"spikes": (every, nonzero), "sums": (pairs(node, sums), pairs(node, sums, nonzero=True))}
-    unit = units.get(kind, (None, None))
-    places = prod(watch.graph.shapes[node.name]) // len(node.bias)
+def _units(name: str, kind: str, pairs: Work, tally: Tally) -> Work:
+    """Pairs if a sum of n spikes came as n events."""
     return {
-        "events_in": int(events.sum()),
-        "synops": every,
-        "synops_nonzero": nonzero,
-        "event_macs": 0 if kind == "spikes" else every,
-        "event_macs_nonzero": 0 if kind == "spikes" else nonzero,
-        "synops_unit": unit[0],
-        "synops_unit_nonzero": unit[1],
-        "bias_adds": int(np.count_nonzero(node.bias)) * places * evaluations,
+        f"synops_unit{suffix}": pairs[f"synops{suffix}"]
+        if kind in ("spikes", "ternary")
+        else tally.count(name, f"synops_unit{suffix}")
+        for suffix in ("", "_nonzero")
     }
 
 
-def _shape(node: Linear | Conv2d, graph: Graph) -> dict[str, Any]:
+def _shape(node: Weighing, graph: Graph) -> dict[str, Any]:
     """What follows from shapes and weights alone, per evaluation."""
+    shape = graph.shapes[node.inputs[0]]
     small, shortcut = collapsed(node, graph), is_shortcut(node, graph)
-    macs = dense(node, graph.shapes[node.inputs[0]])
     ann = (0, 0, 0) if shortcut else dense(small.node, small.shape)
+    reads, suffixes = fan_out(node, shape), ("", "_inrange", "_nonzero")
     whole = graph.stage >= Stage.INTEGER
     return {
+        "fan_out": FanOut(int(reads.min()), float(reads.mean()), int(reads.max())),
         "shortcut": shortcut,
-        "pool_mode": "folded" if prod(small.window) > 1 else pooled_by(graph, node),
+        "pool_mode": _pool_mode(node, graph, prod(small.window) > 1),
         "pool_window": small.window,
         "params": node.weight.size + node.bias.size,
         "weights": node.weight.size,
         "zero_weights": int(np.count_nonzero(node.weight == 0)),
         "weight_bits": int(np.abs(node.weight).max()).bit_length() + 1 if whole else None,
-        **dict(zip(("dense_macs", "dense_macs_inrange", "dense_macs_nonzero"), macs, strict=True)),
-        **dict(zip(("ann_macs", "ann_macs_inrange", "ann_macs_nonzero"), ann, strict=True)),
+        **{f"dense_macs{suffix}": macs for suffix, macs in zip(suffixes, dense(node, shape), strict=True)},
+        **{f"ann_macs{suffix}": macs for suffix, macs in zip(suffixes, ann, strict=True)},
         "ann_pool_adds": small.pool_adds,
     }
 
 
-def _updates(node: Neuron, watch: Watch, size: int) -> dict[str, Any]:
-    per_step, active = watch.spikes[node.name], watch.active[node.name]
-    updates = size * watch.samples * watch.graph.timesteps
-    spikes = int(per_step.sum())
+def _pool_mode(node: Weighing, graph: Graph, folded: bool) -> str | None:
+    if is_pool(node) and isinstance(graph[node.inputs[0]], Neuron):
+        return "own_layer"
+    return "folded" if folded else pooled_by(graph, node)
+
+
+def _neurons(node: Neuron, tally: Tally) -> Found:
+    size, steps = prod(tally.graph.shapes[node.name]), tally.graph.timesteps
+    updates, per_step = _each(size * steps, tally), tally.per_step[node.name]
+    active, spikes = tally.count(node.name, "updates_active"), tally.count(node.name, "spikes_out")
+    assert spikes is not None
     leaky = (np.asarray(node.decay) != 0) & (np.asarray(node.decay) != 1)
-    return {
+    work: Work = {
         "updates_active": active,
-        "updates_inactive": updates - active,
+        "updates_inactive": None if active is None else updates - active,
         "leak_multiplies": updates * int(np.count_nonzero(leaky)) // leaky.size,
         "membrane_adds": active,
         "compares": updates,
-        "reset_adds": spikes if node.reset in ("subtract", "subtract_late") else 0,
+        "reset_adds": spikes * (node.reset in ("subtract", "subtract_late")),
+        "membrane_changes": tally.count(node.name, "membrane_changes"),
         "spikes_out": spikes,
-        "spikes_per_step": tuple(per_step.tolist()),
-        "rate": spikes / updates,
-        "rate_per_step": tuple((per_step / (size * watch.samples)).tolist()),
     }
+    rest = {
+        "spikes_per_step": tuple(per_step.tolist()),
+        "rate": int(spikes.sum()) / (size * steps * tally.samples),
+        "rate_per_step": tuple((per_step / (size * tally.samples)).tolist()),
+    }
+    return work, rest
 
 
-def _attended(node: Attention, watch: Watch) -> dict[str, Any]:
-    channels, *sides = watch.graph.shapes[node.name]
+def _activations(node: Relu, tally: Tally) -> Found:
+    compares = prod(tally.graph.shapes[node.name]) * _evaluations(node, tally)
+    return {"compares": _each(compares, tally), "nonzero_out": tally.count(node.name, "nonzero_out")}, {}
+
+
+def _pools(node: Pool | Window, tally: Tally) -> Found:
+    kind = tally.carried[node.inputs[0]].kind
+    outputs = prod(tally.graph.shapes[node.name]) * _evaluations(node, tally)
+    work: Work = {
+        "pool_ops": tally.count(node.name, "synops"),
+        "pool_ops_dense": _each(outputs * prod(node.kernel), tally),
+    }
+    return work, {"input_kind": kind, "pool_mode": pool_mode(node, kind)}
+
+
+def _sums(node: Add, tally: Tally) -> Found:
+    adds = prod(tally.graph.shapes[node.name]) * (len(node.inputs) - 1) * _evaluations(node, tally)
+    return {"residual_adds": _each(adds, tally)}, {}
+
+
+def _products(node: Attention, tally: Tally) -> Found:
+    channels, *sides = tally.graph.shapes[node.name]
     each, tokens = channels // node.heads, prod(sides)
     macs = 2 * channels * tokens * min(each, tokens)
     kinds = [f"{side}_macs{suffix}" for side in ("dense", "ann") for suffix in ("", "_inrange", "_nonzero")]
-    return {
-        "input_kind": max((watch.kinds[name] for name in node.inputs), key=ORDER.index),
-        "order": order(each, tokens),
-        **dict(zip(("events_in", "attention_and", "attention_adds"), watch.products[node.name].tolist(), strict=True)),
-        **dict.fromkeys(kinds, macs),
-    }
+    work = {what: tally.count(node.name, what) for what in ("events_in", "attention_and", "attention_adds")}
+    kind = max((tally.carried[name].kind for name in node.inputs), key=ORDER.index)
+    return work, {"input_kind": kind, "order": order(each, tokens), **dict.fromkeys(kinds, macs)}
 
 
-def _pooling(node: Pool, watch: Watch, outputs: int) -> dict[str, Any]:
-    return {
-        "input_kind": watch.kinds[node.inputs[0]],
-        "pool_mode": pool_mode(node, watch.kinds[node.inputs[0]]),
-        "pool_ops": int(windows(watch.events[node.name][None], node).sum()),
-        "pool_ops_dense": outputs * prod(node.kernel),
-    }
+PARTS: tuple[tuple[Any, type[Layer], Any], ...] = (
+    (Weighing, Synapses, _synapses),
+    (Neuron, Neurons, _neurons),
+    (Relu, Activations, _activations),
+    (Pool | Window, Pools, _pools),
+    (Attention, Products, _products),
+    (Add, Sums, _sums),
+)
+"""What each kind of node becomes, and how."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from snnkd_deploy.counts.kinds import InputKind, PoolMode
+from snnkd_deploy.counts.kinds import SPIKING, InputKind, PoolMode
 from snnkd_deploy.ir import Array, Pair, Shape
 
 
@@ -25,9 +26,18 @@ class Layer:
     """Samples, or samples times steps where it is not static."""
 
 
+@dataclass(frozen=True)
+class FanOut:
+    """Outputs that read an input of a layer, over all of its inputs."""
+
+    min: int
+    mean: float
+    max: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Synapses(Layer):
-    """A Linear or Conv2d. An event is an input that is not zero; a pair is an event and one output that reads it.
+    """A Linear or a convolution. An event is an input that is not zero; a pair is an event and an output that reads it.
 
     Taps on padding are no pairs. `*_nonzero` leaves out pairs whose weight is zero. `dense_*` and `ann_*` are counts of
     one evaluation, not sums over samples.
@@ -49,6 +59,11 @@ class Synapses(Layer):
     shortcut: bool
     """One weight per channel in front of a residual sum: an ANN adds there without a layer."""
     inputs: int
+    fan_out: FanOut
+    values_seen: tuple[float, ...] | None
+    """All different values that arrived, if they are few; None where they are not, or nobody looked."""
+    value_range: tuple[float, float] | None
+    """The least and the largest of them."""
     params: int
     """Weights and biases."""
     weights: int
@@ -62,7 +77,7 @@ class Synapses(Layer):
     """The pairs that need a multiply: all or none of `synops`."""
     event_macs_nonzero: int
     synops_unit: int | None
-    """Pairs if a sum of n spikes came as n events; `synops` behind single spikes, None behind anything else."""
+    """Pairs if a sum of n spikes came as n events; `synops` behind single spikes, None behind pixels and values."""
     synops_unit_nonzero: int | None
     dense_macs: int
     """Textbook: outputs times taps, taps on padding included."""
@@ -81,6 +96,12 @@ class Synapses(Layer):
     spikes_out: int | None
     """Spikes of `feeds`."""
 
+    @property
+    def spikes_per_synapse(self) -> float | None:
+        """Pairs per synapse and evaluation, borders exact; None where anything but spikes arrives."""
+        dense = self.dense_macs_inrange * self.evaluations
+        return self.synops / dense if self.input_kind in SPIKING and dense else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Neurons(Layer):
@@ -91,7 +112,7 @@ class Neurons(Layer):
 
     counted = (
         *("updates_active", "updates_inactive", "leak_multiplies", "membrane_adds", "compares", "reset_adds"),
-        "spikes_out",
+        *("membrane_changes", "spikes_out"),
     )
 
     updates_active: int
@@ -104,6 +125,8 @@ class Neurons(Layer):
     """With the threshold: one an update."""
     reset_adds: int
     """One a spike where the reset subtracts, none where it sets to zero."""
+    membrane_changes: int | None
+    """Updates at a first step, or after which v before reset is another than a step ago; None if nobody looked."""
     spikes_out: int
     spikes_per_step: tuple[int, ...]
     rate: float
@@ -115,9 +138,11 @@ class Neurons(Layer):
 class Activations(Layer):
     """The ReLUs of an ANN: one compare an element."""
 
-    counted = ("compares",)
+    counted = ("compares", "nonzero_out")
 
     compares: int
+    nonzero_out: int | None
+    """Outputs that are not zero; None if nobody looked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,9 +199,17 @@ class Counts:
 
     samples: int
     timesteps: int
+    stage: str
+    """Of the graph that was counted: FOLDED, INTEGER or LEGAL."""
+    simulator: str
+    """Who ran it."""
     layers: tuple[Layer, ...]
     predictions: Array
     events: dict[str, Array]
+    per_sample: Mapping[str, Mapping[str, Array]]
+    """Of each layer, by field of `counted`: the count of each sample, int64 `(samples,)`; they add up to the field."""
+    warnings: tuple[str, ...] = field(default=())
+    """Where the values that were met contradict, or would hide, what the graph says of a layer."""
 
     def __getitem__(self, name: str) -> Layer:
         return next(layer for layer in self.layers if layer.name == name)

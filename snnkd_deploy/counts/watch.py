@@ -1,119 +1,80 @@
-"""Watches a simulation: one array of the layer's size a layer, and masks of the batch in flight."""
+"""Watches the reference simulator, and hands a tally what each batch did."""
 
 from __future__ import annotations
 
-import functools
-from typing import Literal
-
 import numpy as np
 
-from snnkd_deploy.counts.fan_out import taps
-from snnkd_deploy.counts.kinds import kinds
-from snnkd_deploy.ir import (
-    Add,
-    Array,
-    Attention,
-    Conv2d,
-    Flatten,
-    Graph,
-    Input,
-    Linear,
-    Neuron,
-    Node,
-    Pool,
-    Synaptic,
-)
-from snnkd_deploy.numerics import by_heads, windows
+from snnkd_deploy.counts.attention import products
+from snnkd_deploy.counts.fan_out import Weighing
+from snnkd_deploy.counts.reach import Reach, active, followed, reach
+from snnkd_deploy.counts.seen import Seen
+from snnkd_deploy.counts.tally import Tally
+from snnkd_deploy.ir import Array, Attention, Input, Neuron, Node, Output, Pool, Relu, Window
 
 
 class Watch:
-    """Observes a simulation; holds one array of the layer's size a layer, and masks of the batch in flight."""
+    """Observes a simulation; holds masks and membranes of the batch in flight, nothing else."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self.kinds = kinds(graph)
-        self.samples = 0
-        self.events = {node.name: self._zeros(node) for node in graph.of(*Synaptic, Pool)}
-        self.sums = {node.name: self._zeros(node) for node in graph.of(*Synaptic)}
-        self.spikes = {node.name: np.zeros(graph.timesteps, dtype=np.int64) for node in graph.of(Neuron)}
-        self.active = dict.fromkeys(self.spikes, 0)
-        self.products = {node.name: np.zeros(3, dtype=np.int64) for node in graph.of(Attention)}
-        self._reached: dict[str, Array] = {}
-        self._followed = _in_front_of_neurons(graph)
+    def __init__(self, tally: Tally) -> None:
+        self.tally, graph = tally, tally.graph
+        self._reached: dict[str, Reach] = {}
+        self._followed = followed(graph)
         self._last_reader = {name: node.name for node in graph for name in node.inputs}
+        self._membrane: Array = np.zeros(0)
+        self._changes: Array = np.zeros(0, dtype=np.int64)
 
     def note(self, node: Node, arguments: tuple[Array, ...], value: Array) -> None:
         """Add one node's batch, `(time or 1, batch, *shape)` each."""
         if isinstance(node, Input):
-            self.samples += value.shape[1]
-        if node.name in self.events:
-            self.events[node.name] += np.count_nonzero(arguments[0], axis=(0, 1))
-        if node.name in self.sums and self.kinds[node.inputs[0]] == "sums":
-            self.sums[node.name] += arguments[0].sum(axis=(0, 1))
-        if isinstance(node, Attention):
-            self.products[node.name] += products(node, arguments)
-        if isinstance(node, Neuron):
-            arrived = np.broadcast_to(self._reached[node.inputs[0]], value.shape)
-            self.active[node.name] += int(np.count_nonzero(arrived | (value != 0)))
-            self.spikes[node.name] += value.sum(axis=tuple(range(1, value.ndim)))
+            self.tally.samples += value.shape[1]
+        elif isinstance(node, Weighing | Pool | Window):
+            self._arrived(node, arguments[0])
+        elif isinstance(node, Attention):
+            for what, number in products(node, arguments).items():
+                self.tally.add(node.name, what, number)
+        elif isinstance(node, Neuron):
+            self._fired(node, value)
+        elif isinstance(node, Relu):
+            by_sample = value.swapaxes(0, 1).reshape(value.shape[1], -1)
+            self.tally.add(node.name, "nonzero_out", np.count_nonzero(by_sample, axis=1))
+        elif isinstance(node, Output):
+            self.tally.predictions.append(value.argmax(axis=1))
+        self._follow(node, arguments, value)
+
+    def look(self, node: Neuron, step: int, potential: Array) -> None:
+        """Membranes before reset, `(batch, *shape)`; the first step changes all of them."""
+        if step == 0:
+            self._changes = np.full(len(potential), potential[0].size)
+        else:
+            moved = (potential != self._membrane).reshape(len(potential), -1)
+            self._changes = self._changes + np.count_nonzero(moved, axis=1)
+        self._membrane = potential
+
+    def _arrived(self, node: Node, x: Array) -> None:
+        carried = self.tally.carried[node.inputs[0]]
+        name = node.name
+        self.tally.arrived(name, x.sum(axis=0) if carried.kind == "spikes" and carried.unit == 1 else _nonzero(x))
+        if carried.kind == "sums" and isinstance(node, Weighing):
+            self.tally.arrived_as(name, np.rint(np.abs(x) / carried.unit).sum(axis=0))
+        if carried.kind != "spikes" and isinstance(node, Weighing):
+            self.tally.seen.setdefault(name, Seen()).add(x)
+
+    def _fired(self, node: Neuron, spikes: Array) -> None:
+        time, batch = spikes.shape[:2]
+        self.tally.fired(node.name, spikes.reshape(time, batch, -1).sum(axis=2))
+        self.tally.add(node.name, "updates_active", active(self._reached[node.inputs[0]], spikes))
+        self.tally.add(node.name, "membrane_changes", self._changes)
+
+    def _follow(self, node: Node, arguments: tuple[Array, ...], value: Array) -> None:
+        """Where anything arrives, for the neurons behind; what nobody reads any more is let go."""
         if node.name in self._followed:
             given = [self._reached[name] for name in node.inputs if name in self._followed]
-            self._reached[node.name] = _reach(node, given, arguments, value)
+            self._reached[node.name] = reach(node, given, arguments, value)
         for name in node.inputs:
             if self._last_reader[name] == node.name:
                 self._reached.pop(name, None)
 
-    def _zeros(self, node: Node) -> Array:
-        return np.zeros(self.graph.shapes[node.inputs[0]], dtype=np.int64)
 
-
-def _in_front_of_neurons(graph: Graph) -> set[str]:
-    """What arrives at a neuron, back to the synapses, the input or the neurons that it comes from."""
-    found: set[str] = set()
-    for node in reversed(graph.nodes):
-        if isinstance(node, Neuron) or (node.name in found and isinstance(node, Pool | Flatten | Add)):
-            found.update(node.inputs)
-    return found
-
-
-def _reach(node: Node, given: list[Array], arguments: tuple[Array, ...], value: Array) -> Array:
-    """Where at least one event or a bias that is not zero arrived, `(time or 1, batch, *shape)`."""
-    if isinstance(node, Linear | Conv2d):
-        if node.bias.all():
-            return np.broadcast_to(np.True_, value.shape)
-        biased = (node.bias != 0).reshape(-1, *[1] * (value.ndim - 3))
-        return np.asarray(np.broadcast_to(_read(node, arguments[0] != 0), value.shape) | biased)
-    if isinstance(node, Pool):
-        time, batch = value.shape[:2]
-        merged = given[0].reshape(time * batch, *given[0].shape[2:])
-        return np.asarray(windows(merged, node).any(axis=(-2, -1)).reshape(value.shape))
-    if isinstance(node, Flatten):
-        return np.asarray(given[0].reshape(value.shape))
-    if isinstance(node, Add):
-        return np.asarray(np.logical_or.reduce(np.broadcast_arrays(*given)))
-    return np.asarray(value != 0)
-
-
-def _read(node: Linear | Conv2d, events: Array) -> Array:
-    """Which outputs read at least one event; broadcasts to the output's shape."""
-    if isinstance(node, Linear):
-        return np.asarray(events.any(axis=-1, keepdims=True))
-    time, batch, channels, *sides = events.shape
-    grouped = np.asarray(events.reshape(time, batch, node.groups, channels // node.groups, *sides).any(axis=3))
-    some: Array = functools.reduce(np.logical_or, (tap for _, _, tap in taps(node, grouped)))
-    return np.asarray(some.repeat(len(node.weight) // node.groups, axis=2))
-
-
-def products(node: Attention, factors: tuple[Array, ...]) -> Array:
-    """Events of q, k and v, coincidences of the first product, additions of the second; see `Products`."""
-    q, k, v = (by_heads(one != 0, node.heads).astype(np.int64) for one in np.broadcast_arrays(*factors))
-    channels, tokens = q.shape[-2:]
-    events = sum(int(one.sum()) for one in (q, k, v))
-    if order(channels, tokens) == "context":
-        return np.array([events, (k.sum(axis=-2) * v.sum(axis=-2)).sum(), q.sum() * channels])
-    return np.array([events, (k.sum(axis=-1) * q.sum(axis=-1)).sum(), v.sum() * tokens])
-
-
-def order(channels: int, tokens: int) -> Literal["context", "scores"]:
-    """Which product of an attention comes first; `channels` are those of a head."""
-    return "context" if channels <= tokens else "scores"
+def _nonzero(x: Array) -> Array:
+    """How many steps each input was not zero, `(batch, *shape)`."""
+    return np.asarray((x != 0).sum(axis=0))
