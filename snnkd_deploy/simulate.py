@@ -40,8 +40,8 @@ from snnkd_deploy.numerics import attention, conv, conv2d, is_integer, linear, p
 
 Observer = Callable[[Node, tuple[Array, ...], Array], None]
 """Called for each node with its inputs and its output, `(time or 1, batch, *shape)` each."""
-Look = Callable[[Neuron, int, Array], None]
-"""Called for each neuron at each step, before its node is observed, with v before the reset, `(batch, *shape)`."""
+Look = Callable[[Neuron, int, Array, Array], None]
+"""Called at each step of a neuron, before its node is observed, with v before the reset and whether it fires."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +160,7 @@ def _fire(node: Neuron, current: Array, timesteps: int, look: Look | None) -> Ar
     for step, (potential, fires) in enumerate(membranes(node, current, timesteps)):
         spikes[step] = fires
         if look is not None:
-            look(node, step, potential)
+            look(node, step, potential, fires)
     return spikes
 
 

@@ -8,9 +8,12 @@ import numpy as np
 
 from snnkd_deploy.counts.kinds import SPIKING, Carried
 from snnkd_deploy.ir import Array
+from snnkd_deploy.numerics import is_integer
 
 MOST_VALUES = 16
 """Different values of an input that are told one by one."""
+SAMPLED = 1000
+"""Values that are looked at first, to see whether there are many."""
 ROUNDING = 1e-6
 """Of a spike's worth, in real numbers."""
 
@@ -23,12 +26,25 @@ class Seen:
     low: float = np.inf
     high: float = -np.inf
 
-    def add(self, x: Array) -> None:
-        """These too."""
+    def add(self, x: Array, unit: float = 1.0) -> None:
+        """These too; `unit`: what they are multiples of, if they are."""
         self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
         if self.values is not None:
-            self.values |= {float(one) for one in np.unique(x)[: MOST_VALUES + 1]}
-            self.values = self.values if len(self.values) <= MOST_VALUES else None
+            met = _different(x.reshape(-1), unit)
+            self.values = None if met is None else self.values | met
+            if self.values is not None and len(self.values) > MOST_VALUES:
+                self.values = None
+
+
+def _different(x: Array, unit: float) -> set[float] | None:
+    """The different values of a row, None if there are many; quick where they are few multiples of `unit`."""
+    if len(np.unique(x[:: max(1, len(x) // SAMPLED)])) > MOST_VALUES:
+        return None
+    whole = x if unit == 1 and is_integer(x) else np.rint(x / unit).astype(np.int64)
+    least = whole.min()
+    if whole.max() - least < SAMPLED and (whole is x or np.abs(whole * unit - x).max() <= ROUNDING * unit):
+        return {float(one * unit) for one in np.flatnonzero(np.bincount(whole - least)) + least}
+    return {float(one) for one in np.unique(x)}
 
 
 def contradiction(name: str, seen: Seen, carried: Carried) -> str | None:
