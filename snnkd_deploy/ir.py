@@ -269,7 +269,10 @@ class Output(Node):
     unit: float = 1.0
 
 
+Weighing = Linear | Conv2d | Conv | ConvTranspose
+"""Every layer of synapses."""
 Synaptic = (Linear, Conv2d)
+"""Those that targets hold."""
 General = (Conv, ConvTranspose, AvgPool, MaxPool)
 """What only the simulator and the counter know: of every rank and padding, beside the kinds that targets hold."""
 KINDS: dict[str, type[Node]] = {

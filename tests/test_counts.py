@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.compiler import lower
 from snnkd_deploy.counts import Activations, Counts, Neurons, Pools, Products, Sums, Synapses, count
-from snnkd_deploy.counts.fan_out import Weighing
 from snnkd_deploy.errors import GraphError, InputError, LegalityError
 from snnkd_deploy.ir import (
     Add,
@@ -33,6 +32,7 @@ from snnkd_deploy.ir import (
     Relu,
     Stage,
     SumPool2d,
+    Weighing,
 )
 from snnkd_deploy.passes.fold_batchnorm import fold_batchnorm
 from snnkd_deploy.passes.fold_pooling import fold_pooling

@@ -53,6 +53,7 @@ ORDER = (
     "batches",
     "checkpoint",
     "distill",
+    "torch_layers",
     "trace",
     "user_code",
     "frontend",
@@ -73,7 +74,7 @@ ORDER = (
 
 TRAINING = {
     *("cluster", "launch", "snn", "autoaugment", "augment", "batches", "checkpoint", "distill"),
-    *("train", "saliency_report", "trace", "user_code", "foreign", "teacher_cache", "finetune"),
+    *("train", "saliency_report", "torch_layers", "trace", "user_code", "foreign", "teacher_cache", "finetune"),
 }
 ONLY_IN = {
     "torch": {*TRAINING, "frontend", "exporters"},

@@ -14,13 +14,12 @@ import numpy as np
 
 from snnkd_deploy.counts.ann import ann_layers, collapsed
 from snnkd_deploy.counts.derive import derive
-from snnkd_deploy.counts.fan_out import Weighing
 from snnkd_deploy.counts.layers import Activations, Counts, FanOut, Layer, Neurons, Pools, Products, Sums, Synapses
 from snnkd_deploy.counts.seen import contradiction
 from snnkd_deploy.counts.tally import Tally
 from snnkd_deploy.counts.watch import Watch
 from snnkd_deploy.errors import InputError
-from snnkd_deploy.ir import Array, Graph, Stage
+from snnkd_deploy.ir import Array, Graph, Stage, Weighing
 from snnkd_deploy.simulate import batches
 
 __all__ = [

@@ -7,8 +7,7 @@ from math import gcd, prod
 
 import numpy as np
 
-from snnkd_deploy.counts.fan_out import Weighing
-from snnkd_deploy.ir import Add, Array, Conv2d, Flatten, Graph, Linear, Pair, Shape
+from snnkd_deploy.ir import Add, Array, Conv2d, Flatten, Graph, Linear, Pair, Shape, Weighing
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,11 +10,11 @@ import numpy as np
 
 from snnkd_deploy.counts.ann import collapsed, is_shortcut
 from snnkd_deploy.counts.attention import order
-from snnkd_deploy.counts.fan_out import Weighing, dense, fan_out
+from snnkd_deploy.counts.fan_out import dense, fan_out
 from snnkd_deploy.counts.kinds import ORDER, fed_by, feeds, is_pool, pool_mode, pooled_by
 from snnkd_deploy.counts.layers import Activations, FanOut, Layer, Neurons, Pools, Products, Sums, Synapses
 from snnkd_deploy.counts.tally import Tally
-from snnkd_deploy.ir import Add, Array, Attention, Graph, Neuron, Node, Pool, Relu, Stage, Window
+from snnkd_deploy.ir import Add, Array, Attention, Graph, Neuron, Node, Pool, Relu, Stage, Weighing, Window
 
 
 @dataclass(frozen=True, eq=False)

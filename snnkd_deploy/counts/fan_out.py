@@ -10,10 +10,7 @@ from math import prod
 import numpy as np
 
 from snnkd_deploy.geometry import grouped, readers, tables
-from snnkd_deploy.ir import Array, Conv, Conv2d, ConvTranspose, Linear, Pool, Shape, Window, sides
-
-Weighing = Linear | Conv2d | Conv | ConvTranspose
-"""Layers of synapses."""
+from snnkd_deploy.ir import Array, Conv, Conv2d, ConvTranspose, Linear, Pool, Shape, Weighing, Window, sides
 
 
 def fan_out(node: Weighing | Pool | Window, shape: Shape, nonzero: bool = False) -> Array:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from snnkd_deploy.counts.fan_out import Weighing
 from snnkd_deploy.geometry import along, tables
-from snnkd_deploy.ir import Add, Array, Flatten, Graph, Linear, Neuron, Node, Pool, Window
+from snnkd_deploy.ir import Add, Array, Flatten, Graph, Linear, Neuron, Node, Pool, Weighing, Window
 from snnkd_deploy.simulate import over_channels
 
 

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from snnkd_deploy.counts.fan_out import Weighing, fan_out
+from snnkd_deploy.counts.fan_out import fan_out
 from snnkd_deploy.counts.kinds import Carried, carried
 from snnkd_deploy.counts.seen import Seen
 from snnkd_deploy.errors import GraphError
-from snnkd_deploy.ir import Array, Graph, Node, Pool, Stage, Window
+from snnkd_deploy.ir import Array, Graph, Node, Pool, Stage, Weighing, Window
 
 
 class Tally:

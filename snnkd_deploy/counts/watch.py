@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from snnkd_deploy.counts.attention import products
-from snnkd_deploy.counts.fan_out import Weighing
 from snnkd_deploy.counts.reach import Reach, active, followed, reach
 from snnkd_deploy.counts.seen import Seen
 from snnkd_deploy.counts.tally import Tally
-from snnkd_deploy.ir import Array, Attention, Flatten, Input, Neuron, Node, Output, Pool, Relu, Window
+from snnkd_deploy.ir import Array, Attention, Flatten, Input, Neuron, Node, Output, Pool, Relu, Weighing, Window
 
 
 class Watch:
