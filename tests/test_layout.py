@@ -55,6 +55,7 @@ ORDER = (
     "distill",
     "torch_layers",
     "trace",
+    "live",
     "user_code",
     "frontend",
     "foreign",
@@ -74,7 +75,7 @@ ORDER = (
 
 TRAINING = {
     *("cluster", "launch", "snn", "autoaugment", "augment", "batches", "checkpoint", "distill"),
-    *("train", "saliency_report", "torch_layers", "trace", "user_code", "foreign", "teacher_cache", "finetune"),
+    *("train", "saliency_report", "torch_layers", "trace", "live", "user_code", "foreign", "teacher_cache", "finetune"),
 }
 ONLY_IN = {
     "torch": {*TRAINING, "frontend", "exporters"},

@@ -30,14 +30,14 @@ def derive(node: Node, tally: Tally) -> Derived | None:
     for kinds, kind, find in PARTS:
         if isinstance(node, kinds):
             work, rest = find(node, tally)
-            told = {what: number for what, number in work.items() if number is not None}
-            sums: dict[str, Any] = {what: int(told[what].sum()) if what in told else None for what in work}
+            sums: dict[str, Any] = {what: None if one is None else int(one.sum()) for what, one in work.items()}
+            told = {what: one for what, one in work.items() if one is not None and len(one) == tally.samples}
             return Derived(kind(**_common(node, tally), **sums, **rest), told)
     return None
 
 
 Work = dict[str, Array | None]
-"""Counts by sample; None for what has no meaning here or was not counted."""
+"""Counts by sample, or of several samples at once; None for what has no meaning here or was not counted."""
 Found = tuple[Work, dict[str, Any]]
 
 
@@ -135,7 +135,7 @@ def _neurons(node: Neuron, tally: Tally) -> Found:
     leaky = (np.asarray(node.decay) != 0) & (np.asarray(node.decay) != 1)
     work: Work = {
         "updates_active": active,
-        "updates_inactive": None if active is None else updates - active,
+        "updates_inactive": None if active is None else _rest(updates, active),
         "leak_multiplies": updates * int(np.count_nonzero(leaky)) // leaky.size,
         "membrane_adds": active,
         "compares": updates,
@@ -149,6 +149,10 @@ def _neurons(node: Neuron, tally: Tally) -> Found:
         "rate_per_step": tuple((per_step / (size * tally.samples)).tolist()),
     }
     return work, rest
+
+
+def _rest(updates: Array, active: Array) -> Array:
+    return updates - active if len(updates) == len(active) else updates.sum(keepdims=True) - active.sum()
 
 
 def _activations(node: Relu, tally: Tally) -> Found:

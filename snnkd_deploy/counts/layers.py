@@ -207,7 +207,8 @@ class Counts:
     predictions: Array
     events: dict[str, Array]
     per_sample: Mapping[str, Mapping[str, Array]]
-    """Of each layer, by field of `counted`: the count of each sample, int64 `(samples,)`; they add up to the field."""
+    """Of each layer, by field of `counted`: the count of each sample, int64 `(samples,)`; they add up to the field.
+    What was counted of several samples at once is missing."""
     warnings: tuple[str, ...] = field(default=())
     """Where the values that were met contradict, or would hide, what the graph says of a layer."""
 

@@ -17,6 +17,9 @@ from snnkd_deploy.counts.seen import Seen
 from snnkd_deploy.errors import GraphError
 from snnkd_deploy.ir import Array, Graph, Node, Pool, Stage, Weighing, Window
 
+EXACT32 = 2**24
+"""Whole numbers below it are exact in float32, and so are their sums in any order."""
+
 
 class Tally:
     """Counts as they come in. `simulator`: who ran the network, in words. GraphError before FOLDED."""
@@ -41,14 +44,15 @@ class Tally:
 
     def arrived(self, name: str, events: Array) -> None:
         """Events at each input of a layer of synapses or a pool in a batch, whole numbers `(batch, *shape)`."""
+        flat = self._exact(name, events)
         kept = self.events.setdefault(name, np.zeros(events.shape[1:], dtype=np.int64))
-        kept += events.sum(axis=0, dtype=np.int64)
-        self.add(name, "events_in", events.reshape(len(events), -1).sum(axis=1, dtype=np.int64))
-        self._multiply(name, events, ("synops", "synops_nonzero"))
+        kept += (np.ones(len(flat), dtype=flat.dtype) @ flat).astype(np.int64).reshape(kept.shape)
+        self.add(name, "events_in", flat @ np.ones(flat.shape[1], dtype=flat.dtype))
+        self._multiply(name, flat, ("synops", "synops_nonzero"))
 
     def arrived_as(self, name: str, spikes: Array) -> None:
         """How many spikes these events stand for, where they are sums."""
-        self._multiply(name, spikes, ("synops_unit", "synops_unit_nonzero"))
+        self._multiply(name, self._exact(name, spikes), ("synops_unit", "synops_unit_nonzero"))
 
     def fired(self, name: str, spikes: Array) -> None:
         """Spikes of a layer of neurons, `(time, batch)`."""
@@ -64,18 +68,23 @@ class Tally:
         parts = self.per_sample.get((name, what))
         return None if parts is None else np.concatenate(parts)
 
-    def _multiply(self, name: str, events: Array, fields: tuple[str, str]) -> None:
-        # float64 is exact here: the products are whole numbers, and no layer has 2**53 pairs in one sample
-        found = events.reshape(len(events), -1).astype(np.float64) @ self._maps[name]
-        for column, what in zip(found.T, fields, strict=False):
-            self.add(name, what, column)
+    def _multiply(self, name: str, flat: Array, fields: tuple[str, str]) -> None:
+        for read, what in zip(self._maps[name], fields, strict=False):
+            self.add(name, what, flat @ read.astype(flat.dtype, copy=False))
 
-    def _fan_out(self, node: Node) -> Array:
-        """`(inputs, 2)`: reads of each input, and those by weights that are not zero; of a pool `(inputs, 1)`."""
+    def _exact(self, name: str, events: Array) -> Array:
+        """As rows of the narrowest floats whose products with the fan-out, and with ones, are exact."""
+        flat = events.reshape(len(events), -1)
+        terms = max(float(self._maps[name][0].sum(dtype=np.float64)), *flat.shape)
+        largest = terms * float(flat.max(initial=0))
+        return flat.astype(np.float32 if largest < EXACT32 else np.float64, copy=False)
+
+    def _fan_out(self, node: Node) -> list[Array]:
+        """Reads of each input, and of synapses those by weights that are not zero; float32, no input has 2**24."""
         shape = self.graph.shapes[node.inputs[0]]
         if isinstance(node, Weighing):
             maps = [fan_out(node, shape, nonzero) for nonzero in (False, True)]
         else:
             assert isinstance(node, Pool | Window)
             maps = [fan_out(node, shape)]
-        return np.stack([one.reshape(-1) for one in maps], axis=1).astype(np.float64)
+        return [one.reshape(-1).astype(np.float32) for one in maps]
