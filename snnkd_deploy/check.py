@@ -16,7 +16,10 @@ from snnkd_deploy.ir import (
     AvgPool2d,
     BatchNorm,
     BiasedInput,
+    Conv,
     Conv2d,
+    ConvTranspose,
+    General,
     Graph,
     Input,
     Linear,
@@ -28,6 +31,8 @@ from snnkd_deploy.ir import (
     Relu,
     Stage,
     Synaptic,
+    Weighing,
+    Window,
     ancestors,
     describe,
 )
@@ -98,6 +103,26 @@ def target_problems(graph: Graph, target: Target) -> list[str]:
             problems += range_problems(node, limits, target)
     behind = target.current is not None and target.current.bias == "membrane"
     return problems + (list(bias_problems(graph)) if behind else [])
+
+
+def general_problems(graph: Graph) -> list[str]:
+    """Nodes that only the simulator and the counter know, each with what to use instead."""
+    return [f"{node.name}: {_instead(node)}" for node in graph.of(*General)]
+
+
+def _instead(node: Node) -> str:
+    rank = len(node.kernel) if isinstance(node, Window) else getattr(node, "weight", np.zeros(0)).ndim - 2
+    what = "a pool" if isinstance(node, Window) else "a convolution"
+    if rank != 2:
+        return f"{what} of {rank} sides; use pictures, (channels, height, width)"
+    if isinstance(node, ConvTranspose):
+        return "a transposed convolution; use a Conv2d"
+    if isinstance(node, Window):
+        return f"padding {node.padding} of a pool is not accepted; pool without padding"
+    assert isinstance(node, Conv)
+    if node.mode != "zeros":
+        return f"padding_mode {node.mode!r}; only 'zeros' is accepted"
+    return "padding 'same' with an even kernel pads one side more; use an odd kernel"
 
 
 def _hint(node: Node) -> str:
@@ -225,7 +250,7 @@ def _decays(node: Neuron) -> list[tuple[str, Array]]:
 
 
 def _per_channel(node: Node) -> list[tuple[str, Array]]:
-    if isinstance(node, Linear | Conv2d):
+    if isinstance(node, Weighing):
         return [("bias", node.bias)]
     if isinstance(node, BatchNorm):
         return [(name, getattr(node, name)) for name in ("mean", "variance", "gamma", "beta")]

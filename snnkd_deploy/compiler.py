@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from snnkd_deploy.calibration import Calibration
-from snnkd_deploy.check import verify
+from snnkd_deploy.check import general_problems, verify
 from snnkd_deploy.errors import GraphError, LegalityError
 from snnkd_deploy.ir import Graph, Neuron, Stage
 from snnkd_deploy.passes.bias_neurons import bias_neurons
@@ -88,6 +88,8 @@ def lower(graph: Graph, target: Target, calibration: Calibration, pipeline: tupl
     GraphError or LegalityError list every reason why the network cannot be lowered.
     """
     verify(graph, target)
+    if problems := general_problems(graph):
+        raise LegalityError(f"no target holds {graph.name}, whose operations can only be counted (energy):", problems)
     reached, trail = {graph.stage: graph}, [("traced", graph)]
     for step in pipeline:
         if step.needs < graph.stage:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from snnkd_deploy.ir import Array, Conv2d, Graph, Input, Linear, Neuron, Node, Pool, canonical_bytes, describe
+from snnkd_deploy.ir import Array, Graph, Input, Neuron, Node, Pool, Weighing, Window, canonical_bytes, describe
 
 Trail = tuple[tuple[str, Graph], ...]
 """The traced graph, and what each pass made of it."""
@@ -91,14 +91,14 @@ def _claimed(name: str, reasons: list[str]) -> tuple[str, ...]:
 def in_words(node: Node) -> str:
     """A node with the numbers that decide what a target says about it."""
     kind = type(node).__name__
-    if isinstance(node, Linear | Conv2d):
+    if isinstance(node, Weighing):
         return f"{kind} {'x'.join(map(str, node.weight.shape))}"
     if isinstance(node, Neuron):
         decay, threshold = _span(np.asarray(node.decay)), _span(node.threshold)
         current = f", keeps {_span(np.asarray(node.current_decay))} of its current" if node.keeps_current else ""
         return f"Neuron, decay {decay}{current}, threshold {threshold}, reset {node.reset}"
-    if isinstance(node, Pool):
-        return f"{kind} {node.kernel[0]}x{node.kernel[1]}"
+    if isinstance(node, Pool | Window):
+        return f"{kind} {'x'.join(map(str, node.kernel))}"
     if isinstance(node, Input):
         return f"Input {'x'.join(map(str, node.shape))}, {node.low}..{node.high}, one is {node.scale:.4g}"
     return kind

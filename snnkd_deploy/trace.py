@@ -9,32 +9,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.nn import functional
 
 from snnkd_deploy.data import DataSet
 from snnkd_deploy.errors import TraceError
 from snnkd_deploy.ir import (
     Add,
-    Array,
     Attention,
-    AvgPool2d,
     BatchNorm,
-    Conv2d,
     Flatten,
     Graph,
     Input,
     Linear,
-    MaxPool2d,
     Neuron,
     Node,
     Output,
-    Pair,
     Relu,
     Shape,
     output_shape,
 )
 from snnkd_deploy.snn import layers, transformer
+from snnkd_deploy.torch_layers import CONVERTERS, array, convolution
+from snnkd_deploy.torch_layers import Refusal as Refusal  # for those who trace
 
 
 def student_source(data: DataSet) -> Input:
@@ -55,16 +52,11 @@ def teacher_source(data: DataSet) -> Input:
     return Input(name="input", shape=data.input_shape[-3:], scale=scale, low=0, high=high, static=True)
 
 
-class Refusal(Exception):  # noqa: N818
-    """Why one operation cannot become a node."""
-
-
 def trace(model: nn.Module, source: Input, name: str = "network") -> Graph:
     """The graph of `model` in evaluation, fed by `source`. TraceError lists every operation that has no node.
 
-    Known are torch's Linear, Conv2d, BatchNorm1d/2d, AvgPool2d, AdaptiveAvgPool2d, MaxPool2d, Flatten, ReLU, Dropout
-    and Identity, additions, the modules of `snn.layers` and `snn.transformer.Attention`. The mean over time must come
-    last.
+    Known are torch's Linear, convolutions, BatchNorms, average and max pools of every rank, Flatten, ReLU, Dropout and
+    Identity, additions, the modules of `snn.layers` and `snn.transformer.Attention`. The mean over time must come last.
     """
     try:
         traced = _Tracer().trace(model)
@@ -177,77 +169,24 @@ def _place(step: fx.Node) -> str:
     return str(step.target) if step.op == "call_module" else step.name
 
 
-def _array(tensor: Tensor | None) -> Array:
-    assert tensor is not None
-    return np.asarray(tensor.detach().cpu().double().numpy())
-
-
 def _linear(module: nn.Linear, shape: Shape) -> Node:
-    bias = np.zeros(module.out_features) if module.bias is None else _array(module.bias)
-    return Linear(name="", inputs=(), weight=_array(module.weight), bias=bias)
+    bias = np.zeros(module.out_features) if module.bias is None else array(module.bias)
+    return Linear(name="", inputs=(), weight=array(module.weight), bias=bias)
 
 
-def _conv2d(module: nn.Conv2d, shape: Shape) -> Node:
-    if module.padding_mode != "zeros":
-        raise Refusal(f"padding_mode {module.padding_mode!r}; only 'zeros' is accepted")
-    return Conv2d(
-        name="",
-        inputs=(),
-        weight=_array(module.weight),
-        bias=np.zeros(module.out_channels) if module.bias is None else _array(module.bias),
-        stride=_pair(module.stride),
-        padding=_padding(module),
-        dilation=_pair(module.dilation),
-        groups=module.groups,
-    )
-
-
-def _padding(module: nn.Conv2d) -> Pair:
-    if isinstance(module.padding, tuple):
-        return _pair(module.padding)
-    if module.padding == "valid":
-        return (0, 0)
-    total = [d * (k - 1) for d, k in zip(_pair(module.dilation), _pair(module.kernel_size), strict=True)]
-    if any(one % 2 for one in total):
-        raise Refusal("padding 'same' with an even kernel pads one side more; use an odd kernel")
-    return (total[0] // 2, total[1] // 2)
-
-
-def _batchnorm(module: nn.BatchNorm1d | nn.BatchNorm2d, shape: Shape) -> Node:
+def _batchnorm(module: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d, shape: Shape) -> Node:
     if module.running_mean is None or module.running_var is None:
         raise Refusal("has no running statistics (track_running_stats=False), so it cannot be folded")
     ones = torch.ones_like(module.running_mean)
     return BatchNorm(
         name="",
         inputs=(),
-        mean=_array(module.running_mean),
-        variance=_array(module.running_var),
-        gamma=_array(module.weight if module.affine else ones),
-        beta=_array(module.bias if module.affine else 0 * ones),
+        mean=array(module.running_mean),
+        variance=array(module.running_var),
+        gamma=array(module.weight if module.affine else ones),
+        beta=array(module.bias if module.affine else 0 * ones),
         eps=module.eps,
     )
-
-
-def _avgpool(module: nn.AvgPool2d, shape: Shape) -> Node:
-    if any(_pair(module.padding)) or module.ceil_mode or module.divisor_override:
-        raise Refusal("padding, ceil_mode and divisor_override are not accepted")
-    return AvgPool2d(name="", inputs=(), kernel=_pair(module.kernel_size), stride=_pair(module.stride))
-
-
-def _adaptive(module: nn.AdaptiveAvgPool2d, shape: Shape) -> Node:
-    wanted = [
-        size if size is not None else side for size, side in zip(_pair(module.output_size), shape[1:], strict=True)
-    ]
-    if len(shape) != 3 or any(side % size for side, size in zip(shape[1:], wanted, strict=True)):
-        raise Refusal(f"{shape} does not divide into {tuple(wanted)} windows of one size")
-    kernel = (shape[1] // wanted[0], shape[2] // wanted[1])
-    return AvgPool2d(name="", inputs=(), kernel=kernel, stride=kernel)
-
-
-def _maxpool(module: nn.MaxPool2d, shape: Shape) -> Node:
-    if any(_pair(module.padding)) or module.ceil_mode or _pair(module.dilation) != (1, 1) or module.return_indices:
-        raise Refusal("padding, dilation, ceil_mode and return_indices are not accepted")
-    return MaxPool2d(name="", inputs=(), kernel=_pair(module.kernel_size), stride=_pair(module.stride))
 
 
 def _flatten(module: nn.Flatten, shape: Shape) -> Node:
@@ -259,7 +198,7 @@ def _flatten(module: nn.Flatten, shape: Shape) -> Node:
 def _neuron(module: layers.Neuron, shape: Shape) -> Node:
     learned = module.decays
     several = learned is not None and len(learned) > 1
-    decay = _array(learned) if several else float(module.decay if learned is None else learned.detach())
+    decay = array(learned) if several else float(module.decay if learned is None else learned.detach())
     threshold = np.asarray(float(module.threshold))
     return Neuron(name="", inputs=(), decay=decay, threshold=threshold, reset=module.reset)
 
@@ -270,12 +209,6 @@ def _attention(module: transformer.Attention, shape: Shape) -> Node:
 
 def _relu(module: nn.ReLU, shape: Shape) -> Node:
     return Relu(name="", inputs=())
-
-
-def _pair(value: Any) -> Pair:
-    if isinstance(value, tuple | list):
-        return (value[0], value[-1])
-    return (value, value)
 
 
 def _add_function(step: fx.Node, name: str, arguments: list[str]) -> Node:
@@ -298,18 +231,14 @@ def _relu_function(step: fx.Node, name: str, arguments: list[str]) -> Node:
 
 
 FRAMES = (layers.Repeat, layers.Frames, layers.MeanFrame, layers.Picture)
-THROUGH = (*FRAMES, layers.TimeMean, nn.Identity, nn.Dropout, nn.Dropout2d)
+THROUGH = (*FRAMES, layers.TimeMean, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 """Modules that leave the values of an evaluation as they are; Input and Output mean what these do with time."""
 
 MODULES: dict[type[nn.Module], Callable[[Any, Shape], Node]] = {
     nn.Linear: _linear,
-    nn.Conv2d: _conv2d,
-    layers.Pointwise: _conv2d,
-    nn.BatchNorm1d: _batchnorm,
-    nn.BatchNorm2d: _batchnorm,
-    nn.AvgPool2d: _avgpool,
-    nn.AdaptiveAvgPool2d: _adaptive,
-    nn.MaxPool2d: _maxpool,
+    **CONVERTERS,
+    layers.Pointwise: convolution,
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), _batchnorm),
     nn.Flatten: _flatten,
     nn.ReLU: _relu,
     layers.Neuron: _neuron,

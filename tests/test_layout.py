@@ -15,6 +15,7 @@ ORDER = (
     "files",
     "toolchain",
     "ir",
+    "geometry",
     "numerics",
     "target",
     "calibration",
@@ -29,6 +30,7 @@ ORDER = (
     "ladder",
     "mapping",
     "counts",
+    "neurobench",
     "prices",
     "energy",
     "report",
@@ -51,7 +53,9 @@ ORDER = (
     "batches",
     "checkpoint",
     "distill",
+    "torch_layers",
     "trace",
+    "live",
     "user_code",
     "frontend",
     "foreign",
@@ -71,7 +75,7 @@ ORDER = (
 
 TRAINING = {
     *("cluster", "launch", "snn", "autoaugment", "augment", "batches", "checkpoint", "distill"),
-    *("train", "saliency_report", "trace", "user_code", "foreign", "teacher_cache", "finetune"),
+    *("train", "saliency_report", "torch_layers", "trace", "live", "user_code", "foreign", "teacher_cache", "finetune"),
 }
 ONLY_IN = {
     "torch": {*TRAINING, "frontend", "exporters"},
@@ -95,6 +99,7 @@ EXPORTERS_SEE = {
     "files",
     "toolchain",
     "ir",
+    "geometry",
     "numerics",
     "target",
     "simulate",

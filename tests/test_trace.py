@@ -121,9 +121,9 @@ class Odd(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect")
+        self.conv = nn.Conv2d(2, 3, 3, padding=1)
         self.norm = nn.InstanceNorm2d(3)
-        self.pool = nn.AvgPool2d(3, padding=1)
+        self.pool = nn.AvgPool2d(3, ceil_mode=True)
         self.fine = nn.Conv2d(2, 3, 3)
         self.linear = nn.Linear(108, 2)
 
@@ -140,7 +140,7 @@ def test_refusal_lists_every_reason() -> None:
     text = str(caught.value)
     assert "odd holds what cannot be compiled" in text
     for reason in (
-        "conv: padding_mode 'reflect'; only 'zeros' is accepted",
+        "norm: InstanceNorm2d has no node",
         "'sigmoid' has no node; known are add, flatten and relu",
         "fine: is used twice",
     ):
@@ -191,8 +191,8 @@ def plain(*layers: nn.Module) -> nn.Sequential:
     ("network", "message"),
     [
         (plain(nn.BatchNorm2d(2, track_running_stats=False)), "no running statistics"),
-        (plain(nn.Conv2d(2, 2, 2, padding="same")), "'same' with an even kernel"),
         (plain(nn.AvgPool2d(2, ceil_mode=True)), "ceil_mode"),
+        (plain(nn.AvgPool2d(2, padding=1, count_include_pad=False)), "count_include_pad=False"),
         (plain(nn.MaxPool2d(2, dilation=2)), "dilation"),
         (plain(nn.AdaptiveAvgPool2d(3)), r"\(2, 8, 8\) does not divide"),
         (plain(nn.Flatten(0)), "start_dim=1"),

@@ -18,16 +18,16 @@ from snnkd_deploy.ir import (
     Add,
     Array,
     BatchNorm,
-    Conv2d,
     Flatten,
     Graph,
-    Linear,
     Neuron,
     Node,
     Output,
     Pool,
     Relu,
     Reset,
+    Weighing,
+    Window,
 )
 from snnkd_deploy.passes.fold_batchnorm import synapse
 from snnkd_deploy.simulate import batches
@@ -84,7 +84,7 @@ def spiking_sources(graph: Graph, name: str) -> frozenset[str]:
     node = graph[name]
     if isinstance(node, Relu):
         return frozenset({name})
-    if not isinstance(node, Pool | Flatten | Add):
+    if not isinstance(node, Pool | Window | Flatten | Add):
         return frozenset()
     parts = [spiking_sources(graph, source) for source in node.inputs]
     return frozenset().union(*parts) if all(parts) else frozenset()
@@ -95,7 +95,7 @@ def _converted(graph: Graph, node: Node, tops: dict[str, float], chosen: Convers
     if isinstance(node, Relu):
         return _neuron(graph, node, tops[node.name], chosen)
     worth = [_worth(graph, name, tops) for name in node.inputs]
-    if isinstance(node, Linear | Conv2d) and worth[0]:
+    if isinstance(node, Weighing) and worth[0]:
         return [replace(node, weight=node.weight * worth[0])]
     if isinstance(node, BatchNorm) and worth[0]:
         return [replace(node, mean=node.mean / worth[0], gamma=node.gamma * worth[0])]

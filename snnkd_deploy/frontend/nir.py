@@ -30,6 +30,7 @@ from snnkd_deploy.ir import (
     Array,
     AvgPool2d,
     BatchNorm,
+    Conv,
     Conv2d,
     Flatten,
     Graph,
@@ -46,7 +47,10 @@ from snnkd_deploy.ir import (
 )
 from snnkd_deploy.trace import Refusal
 
-READ = "Affine, Linear, Scale, Conv2d, SumPool2d, AvgPool2d, Flatten, IF, LIF, CubaLIF, Threshold, Input and Output"
+READ = (
+    "Affine, Linear, Scale, Conv1d, Conv2d, SumPool2d, AvgPool2d, Flatten, "
+    "IF, LIF, CubaLIF, Threshold, Input and Output"
+)
 
 
 def read(path: Path | str, source: Input, timesteps: int | None = None, dt: float | None = None) -> Read:
@@ -173,7 +177,7 @@ class _Walk:
         if isinstance(node, nir.Affine | nir.Linear):
             bias = getattr(node, "bias", np.zeros(len(node.weight)))
             return [Linear(name=name, inputs=(source,), weight=self._numbers(node.weight), bias=self._numbers(bias))]
-        if isinstance(node, nir.Conv2d):
+        if isinstance(node, nir.Conv1d | nir.Conv2d):
             return [self._convolution(name, node, source)]
         if isinstance(node, nir.SumPool2d | nir.AvgPool2d):
             return [_pool(name, node, source)]
@@ -193,19 +197,22 @@ class _Walk:
         whole = self.exact and bool((array == np.rint(array)).all())
         return array.astype(np.int64) if whole else array
 
-    def _convolution(self, name: str, node: Any, source: str) -> Conv2d:
-        if isinstance(node.padding, str) and node.padding != "valid":
-            raise Refusal(f"padding {node.padding!r}; write it as numbers")
-        return Conv2d(
-            name=name,
-            inputs=(source,),
-            weight=self._numbers(node.weight),
-            bias=self._numbers(np.zeros(len(node.weight)) if node.bias is None else node.bias),
-            stride=_pair(node.stride),
-            padding=(0, 0) if isinstance(node.padding, str) else _pair(node.padding),
-            dilation=_pair(node.dilation),
-            groups=int(node.groups),
+    def _convolution(self, name: str, node: Any, source: str) -> Node:
+        """A Conv2d where padding is the same at both ends, else a Conv, as of a Conv1d."""
+        weight = self._numbers(node.weight)
+        rank = weight.ndim - 2
+        stride, dilation = _sides(node.stride, rank), _sides(node.dilation, rank)
+        before, after = _padding(
+            node.padding, [far * (taps - 1) for far, taps in zip(dilation, weight.shape[2:], strict=True)]
         )
+        options: dict[str, Any] = {
+            "name": name, "inputs": (source,), "weight": weight, "stride": stride, "dilation": dilation,
+            "bias": self._numbers(np.zeros(len(weight)) if node.bias is None else node.bias),
+            "groups": int(node.groups),
+        }  # fmt: skip
+        if rank == 2 and before == after:
+            return Conv2d(padding=_pair(before), **options)
+        return Conv(before=before, after=after, **options)
 
     def _neuron(self, name: str, node: Any, source: str, shape: Shape) -> list[Node]:
         if self.exact:
@@ -292,6 +299,20 @@ def _flatten(name: str, node: Any, source: str, shape: Shape) -> Node:
 def _affine(name: str, source: str, gain: Array, shift: Array) -> BatchNorm:
     ones = np.ones(len(gain))
     return BatchNorm(name=name, inputs=(source,), mean=0 * ones, variance=ones, gamma=gain, beta=shift, eps=0.0)
+
+
+def _padding(padding: Any, spans: list[int]) -> tuple[Shape, Shape]:
+    """In front of each side and behind it; 'same' puts what cannot be halved behind, as torch does."""
+    if isinstance(padding, str):
+        spans = spans if padding == "same" else [0] * len(spans)
+        return tuple(span // 2 for span in spans), tuple(span - span // 2 for span in spans)
+    return (_sides(padding, len(spans)),) * 2
+
+
+def _sides(value: Any, rank: int) -> Shape:
+    """One number for all sides, or one for each."""
+    flat = tuple(int(one) for one in np.atleast_1d(value))
+    return flat * rank if len(flat) == 1 else flat
 
 
 def _pair(value: Any) -> Pair:

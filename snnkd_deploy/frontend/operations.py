@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from snnkd_deploy.frontend.values import At, Series, Sketch, Total, Value
-from snnkd_deploy.ir import Add, Array, AvgPool2d, BatchNorm, Flatten, Node, Relu
+from snnkd_deploy.ir import Add, Array, BatchNorm, Flatten, Node, Relu
 from snnkd_deploy.trace import MODULES, Refusal
 
 
@@ -154,12 +154,12 @@ def mean(sketch: Sketch, call: Call) -> Value:
     value, axes = first(sketch, call), _axes(call)
     if isinstance(value, Series):
         return _over_time(value, axes, 1 / len(value.steps))
-    if not isinstance(value, At) or axes != (2, 3) or call.args[0].ndim != 4:
+    rank = call.args[0].ndim - 2
+    if not isinstance(value, At) or not rank or axes != tuple(range(2, 2 + rank)):
         raise Refusal(f"mean over {axes}; accepted are the time axis, and (2, 3) of pictures")
-    side = call.args[0].shape[2:]
-    window = (int(side[0]), int(side[1]))
+    module = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)[rank - 1]((1,) * rank)
     made = sketch.apply(
-        ("mean",), "mean", call.origin, lambda: AvgPool2d(name="", inputs=(), kernel=window, stride=window), [value]
+        ("mean",), "mean", call.origin, lambda: MODULES[type(module)](module, sketch.shapes[value.node]), [value]
     )
     if call.kwargs.get("keepdim"):
         return made
@@ -255,20 +255,23 @@ def linear(sketch: Sketch, call: Call) -> Value:
     return _with_weights(sketch, call, module, weight, bias)
 
 
-def conv2d(sketch: Sketch, call: Call) -> Value:
-    """F.conv2d with weights that are not computed from the input."""
-    weight, bias = call.args[1], call.get(2, "bias")
-    names = ("stride", "padding", "dilation", "groups")
-    options = {
-        **dict(zip(names, call.args[3:], strict=False)),
-        **{n: call.kwargs[n] for n in names if n in call.kwargs},
-    }
-    into = weight.shape[1] * int(options.get("groups", 1))
-    kernel = (int(weight.shape[2]), int(weight.shape[3]))
-    module = nn.utils.skip_init(
-        nn.Conv2d, into, weight.shape[0], kernel, bias=bias is not None, dtype=weight.dtype, **options
-    )
-    return _with_weights(sketch, call, module, weight, bias)
+def convolution(kind: Any) -> Handler:
+    """F.conv1d to F.conv3d, and transposed, with weights that are not computed from the input."""
+    back = "Transpose" in kind.__name__
+    names = ("stride", "padding", *(("output_padding", "groups", "dilation") if back else ("dilation", "groups")))
+
+    def handle(sketch: Sketch, call: Call) -> Value:
+        weight, bias = call.args[1], call.get(2, "bias")
+        given = {name: call.kwargs[name] for name in names if name in call.kwargs}
+        options = {**dict(zip(names, call.args[3:], strict=False)), **given}
+        groups, (first, second, *kernel) = int(options.get("groups", 1)), map(int, weight.shape)
+        channels = (first, second * groups) if back else (second * groups, first)
+        module = nn.utils.skip_init(
+            kind, *channels, tuple(kernel), bias=bias is not None, dtype=weight.dtype, **options
+        )
+        return _with_weights(sketch, call, module, weight, bias)
+
+    return handle
 
 
 def _with_weights(sketch: Sketch, call: Call, module: Any, weight: Tensor, bias: Tensor | None) -> Value:
@@ -353,6 +356,9 @@ _SUB = ("sub", "sub_", "subtract", "__sub__", "__rsub__", "rsub", "__isub__")
 _MUL = ("mul", "mul_", "multiply", "__mul__", "__rmul__", "__imul__")
 _DIV = ("div", "div_", "divide", "true_divide", "__truediv__", "__itruediv__")
 _SAME = ("detach", "detach_", "clone", "contiguous", "to", "float", "double", "type", "cpu", "cuda", "requires_grad_")
+_AVG = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
+_MAX = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+_RANKS = (1, 2, 3)
 _SHAPE = ("flatten", "view", "reshape", "squeeze", "squeeze_", "view_as", "reshape_as")
 
 HANDLERS: dict[str, Handler] = {
@@ -366,9 +372,11 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(("relu", "relu_"), relu),
     **dict.fromkeys(("neg", "negative", "__neg__"), negate),
     **dict.fromkeys(("transpose", "swapaxes", "swapdims", "permute"), swap),
-    "avg_pool2d": pool(nn.AvgPool2d, "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad"),
-    "max_pool2d": pool(nn.MaxPool2d, "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"),
-    "adaptive_avg_pool2d": pool(nn.AdaptiveAvgPool2d, "output_size"),
+    **{f"avg_pool{rank}d": pool(getattr(nn, f"AvgPool{rank}d"), *_AVG) for rank in _RANKS},
+    **{f"max_pool{rank}d": pool(getattr(nn, f"MaxPool{rank}d"), *_MAX) for rank in _RANKS},
+    **{f"adaptive_avg_pool{rank}d": pool(getattr(nn, f"AdaptiveAvgPool{rank}d"), "output_size") for rank in _RANKS},
+    **{f"conv{rank}d": convolution(getattr(nn, f"Conv{rank}d")) for rank in _RANKS},
+    **{f"conv_transpose{rank}d": convolution(getattr(nn, f"ConvTranspose{rank}d")) for rank in _RANKS},
     "mean": mean,
     "sum": total,
     "stack": stack,
@@ -376,5 +384,4 @@ HANDLERS: dict[str, Handler] = {
     "__setitem__": put,
     "unbind": unbind,
     "linear": linear,
-    "conv2d": conv2d,
 }

@@ -7,20 +7,25 @@ from dataclasses import replace
 import numpy as np
 
 from snnkd_deploy.calibration import Calibration
-from snnkd_deploy.errors import GraphError
+from snnkd_deploy.geometry import grouped
 from snnkd_deploy.ir import (
     Add,
     Array,
+    AvgPool,
     AvgPool2d,
     BatchNorm,
+    Conv,
     Conv2d,
+    ConvTranspose,
     Flatten,
     Graph,
     Linear,
+    MaxPool,
     MaxPool2d,
     Node,
     Shape,
     Stage,
+    Weighing,
 )
 from snnkd_deploy.simulate import affine
 from snnkd_deploy.target import Target
@@ -29,9 +34,10 @@ from snnkd_deploy.target import Target
 def fold_batchnorm(graph: Graph, target: Target, calibration: Calibration) -> Graph:
     """y = scale * x + shift moves into the layers in front of it, else into those behind it, else into a synapse.
 
-    In front: Linear, Conv2d, another BatchNorm, through average pools and additions. Behind: Linear and Conv2d, through
-    Flatten and pools; a Conv2d with padding only where the shift is 0, since it pads with zeros and not with shifts.
-    The synapse, a 1x1 depthwise convolution, is exact in every place; a target may have no room for it.
+    In front: Linear, convolutions, another BatchNorm, through average pools and additions. Behind: Linear and
+    convolutions, through Flatten and pools; what pads with zeros only where the shift is 0, since it pads with zeros
+    and not with shifts. The synapse, a depthwise convolution of one tap, is exact in every place; a target may have no
+    room for it.
     """
     for name in [norm.name for norm in reversed(graph.of(BatchNorm))]:
         norm = graph[name]  # which may have taken up the one behind it
@@ -43,19 +49,23 @@ def fold_batchnorm(graph: Graph, target: Target, calibration: Calibration) -> Gr
     return replace(graph, stage=Stage.FOLDED)
 
 
-def fold(layer: Linear | Conv2d, norm: BatchNorm) -> Linear | Conv2d:
+def fold(layer: Weighing, norm: BatchNorm) -> Weighing:
     """The layer that computes `norm(layer(x))`."""
     return _scaled(layer, *affine(norm))
 
 
-def synapse(name: str, source: str, shape: Shape, scale: Array, shift: Array) -> Linear | Conv2d:
+def synapse(name: str, source: str, shape: Shape, scale: Array, shift: Array) -> Linear | Conv2d | Conv:
     """scale * x + shift per channel, as a layer of one weight for each channel of `shape`."""
     if len(shape) == 1:
         return Linear(name=name, inputs=(source,), weight=np.diag(scale), bias=shift)
-    if len(shape) != 3:
-        raise GraphError(f"{name}: no synapse for a value of shape {shape}; accepted are features and pictures")
-    weight = scale.reshape(-1, 1, 1, 1)
-    return Conv2d(name=name, inputs=(source,), weight=weight, bias=shift, groups=shape[0])
+    weight, rank = scale.reshape(-1, *[1] * len(shape)), len(shape) - 1
+    if rank == 2:
+        return Conv2d(name=name, inputs=(source,), weight=weight, bias=shift, groups=shape[0])
+    ones, nothing = (1,) * rank, (0,) * rank
+    return Conv(
+        name=name, inputs=(source,), weight=weight, bias=shift, stride=ones, before=nothing, after=nothing,
+        dilation=ones, groups=shape[0],
+    )  # fmt: skip
 
 
 def _into_source(graph: Graph, name: str, scale: Array, shift: Array) -> Graph | None:
@@ -63,12 +73,12 @@ def _into_source(graph: Graph, name: str, scale: Array, shift: Array) -> Graph |
     node = graph[name]
     if len(graph.consumers(name)) > 1:
         return None
-    if isinstance(node, Linear | Conv2d):
+    if isinstance(node, Weighing):
         return _replaced(graph, _scaled(node, scale, shift))
     if isinstance(node, BatchNorm):
         mixed = replace(node, gamma=node.gamma * scale, beta=node.beta * scale + shift)
         return _replaced(graph, mixed)
-    if isinstance(node, AvgPool2d) or (isinstance(node, MaxPool2d) and (scale >= 0).all()):
+    if _passes(node, scale, shift):
         return _into_source(graph, node.inputs[0], scale, shift)
     return _into_terms(graph, node, scale, shift) if isinstance(node, Add) else None
 
@@ -93,39 +103,55 @@ def _into_readers(graph: Graph, name: str, scale: Array, shift: Array) -> Graph 
 
 
 def _into_reader(graph: Graph, reader: Node, scale: Array, shift: Array) -> Graph | None:
-    if isinstance(reader, Linear | Conv2d):
-        if isinstance(reader, Conv2d) and any(reader.padding) and shift.any():
+    if isinstance(reader, Weighing):
+        if _pads(reader) and shift.any():
             return None
         return _replaced(graph, _taking(reader, scale, shift))
     if isinstance(reader, Flatten):
         positions = graph.shapes[reader.name][0] // len(scale)
         return _into_readers(graph, reader.name, scale.repeat(positions), shift.repeat(positions))
-    if isinstance(reader, AvgPool2d) or (isinstance(reader, MaxPool2d) and (scale >= 0).all()):
-        return _into_readers(graph, reader.name, scale, shift)
-    return None
+    return _into_readers(graph, reader.name, scale, shift) if _passes(reader, scale, shift) else None
 
 
-def _scaled(layer: Linear | Conv2d, scale: Array, shift: Array) -> Linear | Conv2d:
+def _passes(node: Node, scale: Array, shift: Array) -> bool:
+    """Whether scale * x + shift may be computed in front of a pool as well as behind it."""
+    if isinstance(node, MaxPool2d | MaxPool):
+        return bool((scale >= 0).all())
+    return isinstance(node, AvgPool2d) or (isinstance(node, AvgPool) and not (any(node.padding) and shift.any()))
+
+
+def _pads(layer: Weighing) -> bool:
+    """Whether an output may read zeros that are no input's; a transposed one may read fewer inputs than others."""
+    if isinstance(layer, Conv):
+        return layer.mode == "zeros" and any((*layer.before, *layer.after))
+    return isinstance(layer, ConvTranspose) or (isinstance(layer, Conv2d) and any(layer.padding))
+
+
+def _scaled(layer: Weighing, scale: Array, shift: Array) -> Weighing:
     """scale * layer(x) + shift."""
-    weight = layer.weight * scale.reshape(-1, *[1] * (layer.weight.ndim - 1))
-    return replace(layer, weight=weight, bias=layer.bias * scale + shift)
+    factors = _by_weight(layer, scale, axis=1)
+    return replace(layer, weight=layer.weight * factors, bias=layer.bias * scale + shift)
 
 
-def _taking(layer: Linear | Conv2d, scale: Array, shift: Array) -> Linear | Conv2d:
+def _taking(layer: Weighing, scale: Array, shift: Array) -> Weighing:
     """layer(scale * x + shift)."""
-    groups = layer.groups if isinstance(layer, Conv2d) else 1
-    per_output = (
-        np.repeat(side.reshape(groups, -1), len(layer.weight) // groups, axis=0).reshape(
-            *layer.weight.shape[:2], *[1] * (layer.weight.ndim - 2)
-        )
-        for side in (scale, shift)
-    )
-    scales, shifts = per_output
+    scales, shifts = (_by_weight(layer, side, axis=2) for side in (scale, shift))
     axes = tuple(range(1, layer.weight.ndim))
-    return replace(layer, weight=layer.weight * scales, bias=layer.bias + (layer.weight * shifts).sum(axis=axes))
+    added = (layer.weight * shifts).sum(axis=axes) if shift.any() else 0
+    return replace(layer, weight=layer.weight * scales, bias=layer.bias + added)
 
 
-def _synapse_for(graph: Graph, norm: BatchNorm) -> Linear | Conv2d:
+def _by_weight(layer: Weighing, values: Array, axis: int) -> Array:
+    """One value for each output (axis 1) or input (axis 2) channel, in a shape that broadcasts to the weights."""
+    groups = 1 if isinstance(layer, Linear) else layer.groups
+    out, into = layer.weight.shape[:2] if isinstance(layer, Linear) else grouped(layer).shape[1:3]
+    placed = np.expand_dims(values.reshape(groups, -1), 3 - axis)
+    spread = np.broadcast_to(placed, (groups, out, into))
+    spread = spread.swapaxes(1, 2) if isinstance(layer, ConvTranspose) else spread
+    return spread.reshape(*layer.weight.shape[:2], *[1] * (layer.weight.ndim - 2))
+
+
+def _synapse_for(graph: Graph, norm: BatchNorm) -> Node:
     return synapse(norm.name, norm.inputs[0], graph.shapes[norm.name], *affine(norm))
 
 

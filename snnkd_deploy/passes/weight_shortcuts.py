@@ -57,4 +57,6 @@ def _window(graph: Graph, name: str) -> int:
 
 def _unweighted(graph: Graph, source: str, name: str) -> Linear | Conv2d:
     shape = graph.shapes[source]
-    return synapse(name, source, shape, np.ones(shape[0]), np.zeros(shape[0]))
+    made = synapse(name, source, shape, np.ones(shape[0]), np.zeros(shape[0]))
+    assert isinstance(made, Linear | Conv2d)  # what has another rank never gets here
+    return made

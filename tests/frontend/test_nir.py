@@ -11,12 +11,14 @@ import h5py
 import nir
 import numpy as np
 import pytest
+import torch
+from torch.nn import functional
 
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.compiler import lower
 from snnkd_deploy.errors import ConfigError, InputError, LegalityError, TraceError
 from snnkd_deploy.frontend.nir import read, timesteps_in
-from snnkd_deploy.ir import Array, Input, Neuron, Stage
+from snnkd_deploy.ir import Array, Conv, Input, Neuron, Stage
 from snnkd_deploy.registry import load_exporter
 from snnkd_deploy.simulate import simulate
 from snnkd_deploy.target import load_target
@@ -177,3 +179,24 @@ def test_a_file_of_two_dialects_is_refused(tmp_path: Path) -> None:
         del file["node/nodes/n2/v_reset"]
     with pytest.raises(InputError, match="n2 without v_reset, other neurons with it"):
         read(path, SOURCE, 3)
+
+
+@pytest.mark.parametrize(("padding", "expected"), [("same", (1, 2)), ("valid", (0, 0)), (1, (1, 1))])
+def test_rows_and_padding_in_words_are_read_as_torch_means_them(padding: Any, expected: Any, tmp_path: Path) -> None:
+    weight = np.random.default_rng(3).normal(size=(4, 2, 4))
+    node = nir.Conv1d(8, weight, 1, padding, 1, 1, np.arange(4.0))
+    length = 8 + sum(expected) - 3
+    nodes = {
+        "in": nir.Input({"input": np.array([2, 8])}),
+        "conv": node,
+        "flat": nir.Flatten({"input": np.array([4, length])}, 0),
+        "out": nir.Output({"output": np.array([4 * length])}),
+    }
+    path = tmp_path / "row.nir"
+    nir.write(path, nir.NIRGraph(nodes, [("in", "conv"), ("conv", "flat"), ("flat", "out")], type_check=False))
+    graph = read(path, Input(name="input", shape=(2, 8)), 1).graph
+    assert [(one.before, one.after) for one in graph.of(Conv)] == [((expected[0],), (expected[1],))]
+    x = np.random.default_rng(4).integers(0, 256, (3, 2, 8))
+    padded = functional.pad(torch.tensor(x, dtype=torch.float64), expected)
+    met = functional.conv1d(padded, torch.tensor(weight), torch.arange(4, dtype=torch.float64))
+    np.testing.assert_allclose(simulate(graph, x).logits, met.flatten(1).numpy())

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from snnkd_deploy.errors import TraceError
 from snnkd_deploy.frontend.network import read
+from snnkd_deploy.samples import Samples
 from snnkd_deploy.simulate import simulate
 from tests.frontend.nets import pictures, seen
 
@@ -53,6 +54,13 @@ SAME: dict[str, Callable[[Tensor], Tensor]] = {
     "mean over positions": lambda x: x.mean((2, 3)),
     "mean that keeps axes": lambda x: torch.mean(x, dim=[-2, -1], keepdim=True).flatten(1),
     "functional conv": lambda x: functional.conv2d(x, KERNEL.to(x.dtype), padding=1, stride=2).flatten(1),
+    "functional conv, padded unevenly": lambda x: functional.conv2d(
+        x, KERNEL[..., :2, :1].to(x.dtype), padding="same"
+    ).flatten(1),
+    "functional conv, transposed": lambda x: functional.conv_transpose2d(
+        x, KERNEL[:2].to(x.dtype), torch.ones(2).to(x.dtype), 2, 1, output_padding=1
+    ).flatten(1),
+    "padded pools": lambda x: functional.max_pool2d(functional.avg_pool2d(x, 3, 2, padding=1), 2, padding=1).flatten(1),
     "functional dense": lambda x: functional.linear(x.flatten(1), MATRIX.to(x.dtype)),
     "a sum": lambda x: (functional.avg_pool2d(x, 2) + functional.max_pool2d(x, 2)).flatten(1),
     "torch.add": lambda x: torch.add(torch.relu(x), x).flatten(1),
@@ -62,11 +70,36 @@ SAME: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 @pytest.mark.parametrize("name", SAME)
 def test_the_graph_computes_what_the_function_computes(name: str) -> None:
     found = read(Net(SAME[name]), SAMPLES)
     met = simulate(found.graph, SAMPLES.integers(slice(None))).logits
     np.testing.assert_allclose(met, SAME[name](seen(SAMPLES)).numpy(), rtol=1e-5, atol=1e-7)
+
+
+ROW = pictures(1, 5, (2, 11))
+VOLUME = pictures(2, 5, (2, 4, 3, 5))
+SIDES: dict[str, tuple[Samples, Callable[[Tensor], Tensor]]] = {
+    "conv1d": (ROW, lambda x: functional.conv1d(x, KERNEL[..., 0].to(x.dtype), None, 2, 1).flatten(1)),
+    "conv_transpose1d": (
+        ROW,
+        lambda x: functional.conv_transpose1d(x, KERNEL[:2, :, 0].to(x.dtype), stride=2).flatten(1),
+    ),
+    "pools of a row": (ROW, lambda x: functional.max_pool1d(functional.avg_pool1d(x, 2), 2).flatten(1)),
+    "mean of a row": (ROW, lambda x: x.mean(2)),
+    "conv3d": (VOLUME, lambda x: functional.conv3d(x, KERNEL[..., None].to(x.dtype), padding=1).flatten(1)),
+    "pools of a volume": (VOLUME, lambda x: functional.avg_pool3d(functional.max_pool3d(x, 2, 1), 2, 1).flatten(1)),
+    "mean of a volume": (VOLUME, lambda x: x.mean((2, 3, 4))),
+}
+
+
+@pytest.mark.parametrize("name", SIDES)
+def test_values_may_have_any_number_of_sides(name: str) -> None:
+    samples, function = SIDES[name]
+    found = read(Net(function), samples)
+    met = simulate(found.graph, samples.integers(slice(None))).logits
+    np.testing.assert_allclose(met, function(seen(samples)).numpy(), rtol=1e-5, atol=1e-7)
 
 
 REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
@@ -87,7 +120,7 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "rounding": (lambda x: torch.div(x, 2, rounding_mode="floor").flatten(1), "without rounding"),
     "weights": (lambda x: functional.linear(x.flatten(1), x.flatten(1)), "weights that are computed from the input"),
     "transposed": (lambda x: x.mT.flatten(1), "x.T and the like have no node"),
-    "pool": (lambda x: functional.avg_pool2d(x, 2, padding=1).flatten(1), "padding, ceil_mode .* are not accepted"),
+    "pool": (lambda x: functional.avg_pool2d(x, 2, ceil_mode=True).flatten(1), "ceil_mode .* are not accepted"),
     "stack": (
         lambda x: torch.stack([x, torch.relu(x)]).flatten(1),
         "stacks values that are not the steps of one layer",
