@@ -82,7 +82,9 @@ SETTINGS = {
     "teacher_accuracy": "test accuracy that its author states, 0 to 1; a lower one met is a warning",
     "cache_teacher": "compute what the teacher says of each training image once; needs augment none",
     "timesteps": "steps T of the student; events are binned into as many frames",
-    "encoding": "how a student sees still pictures: direct (at each step), or as spikes by rate or latency",
+    "encoding": "how a student sees still pictures: direct (at each step), as spikes by rate or latency, or through "
+    "neurons of its own, one for each pixel",
+    "readout": "how classes are read: from the sums of the last layer, or from the spikes of neurons behind it",
     "decay": "part of the membrane that is kept each step; 1 is IF",
     "learn_decay": "keep the decay, or learn one per layer, or one per channel (which Loihi cannot hold)",
     "threshold": "membrane above which a neuron fires; not learned, since the BatchNorm in front can scale instead",
@@ -419,6 +421,7 @@ def saliency(run: Path | None, out: Path | None, samples: int, as_json: bool) ->
         "depth",
         "timesteps",
         "encoding",
+        "readout",
         "decay",
         "learn_decay",
         "threshold",
@@ -601,6 +604,9 @@ def _print_bundle(bundle: Bundle) -> None:
     _print_table(("form", "accuracy", "images", "spikes per neuron and step", "dead / saturated neurons"), rows)
     _print_layers(bundle)
     _print_proofs(bundle.manifest["proofs"])
+    if "first_layer" in bundle.manifest["input"]:
+        read = bundle.manifest["output"].get("of", "what the last layer weighs")
+        click.echo(f"the input meets {bundle.manifest['input']['first_layer']}; logits are sums of {read}")
     if mapping := bundle.manifest.get("mapping"):
         click.echo(f"{bundle.target}, estimated: {mapping['summary']}")
     ran = ", ".join(one["name"] for one in bundle.manifest["proofs"] if one["verified"])

@@ -261,6 +261,8 @@ def _neuron(module: layers.Neuron, shape: Shape) -> Node:
     several = learned is not None and len(learned) > 1
     decay = _array(learned) if several else float(module.decay if learned is None else learned.detach())
     threshold = np.asarray(float(module.threshold))
+    if isinstance(module, layers.InputNeuron):
+        threshold = np.asarray(float(module.threshold / module.gain.detach().double()))
     return Neuron(name="", inputs=(), decay=decay, threshold=threshold, reset=module.reset)
 
 
@@ -313,6 +315,7 @@ MODULES: dict[type[nn.Module], Callable[[Any, Shape], Node]] = {
     nn.Flatten: _flatten,
     nn.ReLU: _relu,
     layers.Neuron: _neuron,
+    layers.InputNeuron: _neuron,
     transformer.Attention: _attention,
 }
 
