@@ -96,7 +96,7 @@ def test_at_one_step_both_engines_give_the_gain_one_gradient() -> None:
         grad = pixels(student).log_gain.grad
         assert grad is not None
         found.append(grad)
-    assert torch.allclose(*found, rtol=1e-4)
+    assert torch.allclose(found[0], found[1], rtol=1e-4)
 
 
 def test_neurons_of_pixels_and_classes_do_not_leak_when_leaks_are_learned() -> None:
