@@ -193,22 +193,37 @@ def _rounding(command: F) -> F:
 @_settings()
 @_method_option
 @click.option("--logits", help="what a method adds for the logits: kd, wsl or none (short for --method-option logits=)")
+@click.option("--qat", is_flag=True, help="then train on as the integers of --target, as finetune does, into RUN-qat")
+@click.option("--target", help="with --qat: name of a target, or path of a .toml file (default: loihi)")
+@click.option("--weight-bits", type=int, help="with --qat: fewer bits than the target's own")
 @_json
 def train(
-    config: Path | None, out: Path | None, resume: bool, logits: str | None, as_json: bool, **settings: Any
+    config: Path | None,
+    out: Path | None,
+    resume: bool,
+    logits: str | None,
+    qat: bool,
+    target: str | None,
+    weight_bits: int | None,
+    as_json: bool,
+    **settings: Any,
 ) -> None:
     """Train an ANN teacher and distil a spiking student from it."""
+    if not qat and (target or weight_bits):
+        raise ConfigError("--target, --weight-bits: go with --qat; an export chooses them later")
     if logits is not None:
         settings["method_options"] = {**(settings["method_options"] or {}), "logits": logits}
     chosen = _resumed(out, config, settings) if resume else load_config(config, **settings)
+    from snnkd_deploy.api import FinetuneOptions
     from snnkd_deploy.api import train as run_training
     from snnkd_deploy.launch import speaks
     from snnkd_deploy.progress import watching
 
+    more = {"qat": target or "loihi", "integers": FinetuneOptions(weight_bits=weight_bits)} if qat else {}
     with watching() as watch:
-        run = run_training(chosen, out=out, resume=resume, watch=watch)
+        run = run_training(chosen, out=out, resume=resume, watch=watch, **more)
     if speaks():
-        _print_json(run.document) if as_json else _print_run(run)
+        _print_json(run.document) if as_json else _print_finetuned(run) if qat else _print_run(run)
 
 
 def _resumed(out: Path | None, config: Path | None, settings: dict[str, Any]) -> TrainConfig | None:
