@@ -1,7 +1,9 @@
 """netx HDF5, the file that lava-dl runs on Loihi and in its fixed-point simulation; written with h5py alone.
 
 Each Linear or Conv2d with its Neuron is one block; the readout is a block whose threshold its membrane cannot reach, so
-that its membrane adds up the logits. The layer that a host computes lies in the group `host`, which lava does not read.
+that its membrane adds up the logits, unless the network counts the spikes of its last neurons. Pixels go in as graded
+spikes; or as currents of an `input` block with neurons, which are the network's own or those of the first layer, whose
+sums a host computes. That layer lies in the group `host`, which lava does not read.
 Arrays keep torch's order, as netx wants it; in lava pictures are (width, height, channels).
 """
 
@@ -69,15 +71,15 @@ File = Mapping[str, "File | Array"]
 
 
 class Population(NamedTuple):
-    """A synaptic layer and what reads it: its neurons, or the Output."""
+    """A synaptic layer and what reads it: its neurons, or the Output. Neurons that read the input itself have none."""
 
-    synapse: Linear | Conv2d
+    synapse: Linear | Conv2d | None
     reader: Neuron | Output
 
     @property
     def name(self) -> str:
         """Of the neurons; of the readout its layer's."""
-        return self.reader.name if isinstance(self.reader, Neuron) else self.synapse.name
+        return self.reader.name if self.synapse is None or isinstance(self.reader, Neuron) else self.synapse.name
 
 
 def write(graph: Graph, target: Target, path: Path) -> dict[str, Any]:
@@ -111,7 +113,7 @@ def refusals(graph: Graph, target: Target) -> Iterator[str]:
 
 def populations(graph: Graph) -> list[Population]:
     """The blocks of a chain, in order."""
-    found = []
+    found = [] if graph.input_neurons is None else [Population(None, graph.input_neurons)]
     for node in graph:
         if isinstance(node, Linear | Conv2d):
             reader = graph.consumers(node.name)[0]
@@ -191,6 +193,10 @@ def _input_refusals(graph: Graph, target: Target) -> Iterator[str]:
         yield f"{node.name}: constant inputs {node.constant.min()}..{node.constant.max()} beside spikes; 0 or 1"
     if node.spikes or _host(graph):
         return
+    if graph.input_neurons is not None:
+        if max(-node.low, node.high) > BIAS:
+            yield f"{node.name}: pixels {node.low}..{node.high}; a neuron takes -{BIAS}..{BIAS} at each step"
+        return
     if target.entry.mode != "graded":
         yield f"{node.name}: pixels {node.low}..{node.high} on a target without graded spikes; a host layer is needed"
         return
@@ -265,7 +271,8 @@ def _as_picture(shape: Shape) -> Shape:
 
 def _host(graph: Graph) -> bool:
     """Whether the host computes the first layer."""
-    return populations(graph)[0].synapse.placement == "host"
+    first = populations(graph)[0].synapse
+    return first is not None and first.placement == "host"
 
 
 def _file(graph: Graph, digest: str) -> File:
@@ -287,20 +294,22 @@ def _file(graph: Graph, digest: str) -> File:
 def _host_group(graph: Graph) -> File:
     """The first layer of a network of convolutions, and the picture `(channels, height, width)` that it takes."""
     first = populations(graph)[0].synapse
+    assert first is not None
     return {**_synapse(first), "input_shape": np.array(_source_shape(graph, first), np.int32)}
 
 
 def _layers(graph: Graph) -> Iterator[File]:
     """The groups below `layer`, in order."""
     first, *rest = populations(graph)
-    before = graph.shapes[first.synapse.name]
+    before = graph.shapes[first.reader.inputs[0]]
     shape = np.array(before, np.int32)
-    if first.synapse.placement == "host":
+    if first.synapse is None or first.synapse.placement == "host":
         yield {"type": _kind("input"), "shape": shape, "neuron": _neuron(first.reader)}
     else:
         yield {"type": _kind("input"), "shape": np.array(_source_shape(graph, first.synapse), np.int32)}
         yield {**_synapse(first.synapse), "shape": shape, "neuron": _neuron(first.reader)}
     for synapse, reader in rest:
+        assert synapse is not None
         if isinstance(synapse, Linear) and len(before) == 3:
             yield {"type": _kind("flatten"), "shape": np.array([synapse.weight.shape[1]], np.int32)}
         before = graph.shapes[synapse.name]
@@ -368,24 +377,30 @@ def _packing(value: Array) -> dict[str, Any]:
 def _loader(graph: Graph, held: Graph, target: Target) -> dict[str, Any]:
     """What runs the file must know beyond it; `held` is the graph as written, with the names of `graph`."""
     blocks = populations(held)
-    host, picture = _host(held), held.shapes[blocks[0].synapse.name]
-    source = picture if host else _source_shape(held, blocks[0].synapse)
-    delays = [index + (0 if host else 1) for index in range(len(blocks))]
+    host, first = _host(held), blocks[0].synapse
+    neurons = host or first is None
+    source = _source_shape(held, first) if first is not None and not host else held.shapes[blocks[0].reader.inputs[0]]
+    delays = [index + (0 if neurons else 1) for index in range(len(blocks))]
+    counted = held.counts_spikes
     return {
         "input_shape": list(source[::-1]),
         **_constants(graph.input),
         "axis_order": "(width, height, channels) in lava; weights and flatten in torch's (channels, height, width)",
-        "input_message_bits": 0 if host or graph.input.spikes else target.entry.message_bits,
-        "entry": "input-neuron" if host else "source",
+        "input_message_bits": 0 if neurons or graph.input.spikes else target.entry.message_bits,
+        "entry": "input-neuron" if neurons else "source",
+        "first_layer": "host" if host else "input neurons" if neurons else "chip",
         "static": graph.input.static,
         "reset_interval": graph.timesteps,
-        "reset_offset": 0 if host else 1,
+        "reset_offset": 0 if neurons else 1,
         "timing_offset": delays[-1],
         "blocks": [
             {"name": block.name, "shape": list(graph.shapes[block.name]), "delay": delay, **_relays(block.reader)}
             for block, delay in zip(blocks, delays, strict=True)
         ],
-        "logits": f"v of the last block / {UNIT}, timing_offset steps after a sample's last step",
+        "readout": "spikes" if counted else "membrane",
+        "logits": "spikes of each neuron of the last block over a sample's steps, timing_offset steps late"
+        if counted
+        else f"v of the last block / {UNIT}, timing_offset steps after a sample's last step",
     }
 
 
@@ -404,7 +419,7 @@ def _relays(reader: Neuron | Output) -> dict[str, int]:
 def _fed(path: Path, inputs: Array, loader: Mapping[str, Any]) -> Array:
     """What goes into the file: `(samples, steps, *shape)`, or `(samples, 1, *shape)` for a still picture."""
     x = inputs[:, None] if _item(loader, "static") else inputs.swapaxes(0, 1)
-    if _item(loader, "entry") == "input-neuron":
+    if _item(loader, "entry") == "input-neuron" and loader.get("first_layer", "host") == "host":
         x = host_sums(path, x)
     if "constant_channels" in loader:
         x = with_constant(x, _constant_in(path))
@@ -449,16 +464,16 @@ def _record(answer: Answer, loader: Mapping[str, Any]) -> Record:
     blocks = _item(loader, "blocks")
     if len(blocks) != len(answer.spikes):
         raise BundleError(f"the file has {len(answer.spikes)} blocks, its loader arguments name {len(blocks)}")
-    readout = blocks[-1]["name"]
-    if answer.spikes[-1].any() or np.any(answer.potential % UNIT):
+    counted, readout = loader.get("readout") == "spikes", blocks[-1]["name"]
+    if not counted and (answer.spikes[-1].any() or np.any(answer.potential % UNIT)):
         raise ProofError(f"{readout}: the readout spikes or holds a fraction; it should only add up")
     spikes = {}
-    for block, fired in zip(blocks[:-1], answer.spikes, strict=False):
+    for block, fired in zip(blocks if counted else blocks[:-1], answer.spikes, strict=False):
         samples, steps = fired.shape[:2]
         shaped = fired.swapaxes(0, 1).reshape(steps, samples, *block["shape"])
         if own := block.get("own_channels", block["shape"][0]):
             spikes[block["name"]] = shaped[:, :, :own]
-    return Record(spikes, answer.potential // UNIT)
+    return Record(spikes, spikes[readout].sum(axis=0, dtype=np.int64) if counted else answer.potential // UNIT)
 
 
 def _item(loader: Mapping[str, Any], key: str) -> Any:

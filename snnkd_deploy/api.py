@@ -35,11 +35,36 @@ def train(
     out: Path | str | None = None,
     resume: bool = False,
     watch: Watch | None = None,
+    qat: str | None = None,
+    integers: FinetuneOptions | None = None,
 ) -> Run:
-    """Train a teacher and distil a student; see `snnkd_deploy.train.train`."""
+    """Train a teacher and distil a student; see `snnkd_deploy.train.train`.
+
+    With `qat`, a target, the student is then trained on as its integers: `finetune` into the folder `RUN-qat`, which is
+    returned. What the target refuses of the untrained student is refused before anything is trained.
+    """
+    from snnkd_deploy.launch import speaks
     from snnkd_deploy.train import train as run_training
 
-    return run_training(config, out=out, resume=resume, watch=watch)
+    integers = integers or FinetuneOptions()
+    if qat is not None and not resume:
+        _refuse_now(qat, integers, config or load_config())
+    run = run_training(config, out=out, resume=resume, watch=watch)
+    if qat is None or not speaks():
+        return run
+    return finetune(run, qat, integers, out=run.path.with_name(f"{run.path.name}-qat"), watch=watch)
+
+
+def _refuse_now(target: str, integers: FinetuneOptions, config: TrainConfig) -> None:
+    """Raise what would be raised behind the training, as far as the untrained student shows it."""
+    from snnkd_deploy import deploy
+    from snnkd_deploy.data import configured
+    from snnkd_deploy.snn.models import student
+
+    data = configured(config)
+    network = student(config, data.input_shape, len(data.classes)).eval()
+    chosen = ExportOptions(integers.weight_bits, integers.granularity, integers.calibration, integers.weight_percentile)
+    deploy.compile(network, target, data, options=chosen, name=config.model)
 
 
 def finetune(

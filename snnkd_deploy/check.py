@@ -167,18 +167,24 @@ def bias_problems(graph: Graph) -> Iterator[str]:
 
 
 def chain_problems(graph: Graph) -> Iterator[str]:
-    """Layers one after the other: a synaptic layer, then its neuron, the readout last."""
+    """Layers one after the other: a synaptic layer, then its neuron, the readout last.
+
+    Neurons may stand in front that read the input itself, and the last ones may be those whose spikes are counted.
+    """
+    entry = graph.input_neurons
     for node in graph:
         readers = graph.consumers(node.name)
         if len(readers) > 1:
             yield f"{node.name}: {len(readers)} nodes read it; this target runs layers in a row"
         if isinstance(node, Synaptic) and not all(isinstance(reader, Neuron | Output) for reader in readers):
             yield f"{node.name}: must feed a Neuron or the Output directly"
-        if isinstance(node, Neuron | Output) and not isinstance(graph[node.inputs[0]], Synaptic):
+        counted = isinstance(node, Output) and graph.counts_spikes
+        alone = counted or node is entry or isinstance(graph[node.inputs[0]] if node.inputs else node, Synaptic)
+        if isinstance(node, Neuron | Output) and not alone:
             yield f"{node.name}: must be fed by a Linear or Conv2d directly"
     readout = graph[graph.output.inputs[0]]
-    if not isinstance(readout, Linear):
-        yield f"{readout.name}: the readout must be a Linear"
+    if not isinstance(readout, Linear | Neuron):
+        yield f"{readout.name}: the readout must be a Linear, or neurons whose spikes are counted"
     elif not graph.of(Neuron):
         yield f"{readout.name}: a network without neurons has nothing to run on this target"
 

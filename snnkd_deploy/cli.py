@@ -82,7 +82,9 @@ SETTINGS = {
     "teacher_accuracy": "test accuracy that its author states, 0 to 1; a lower one met is a warning",
     "cache_teacher": "compute what the teacher says of each training image once; needs augment none",
     "timesteps": "steps T of the student; events are binned into as many frames",
-    "encoding": "how a student sees still pictures: direct (at each step), or as spikes by rate or latency",
+    "encoding": "how a student sees still pictures: direct (at each step), as spikes by rate or latency, or through "
+    "neurons of its own, one for each pixel",
+    "readout": "how classes are read: from the sums of the last layer, or from the spikes of neurons behind it",
     "decay": "part of the membrane that is kept each step; 1 is IF",
     "learn_decay": "keep the decay, or learn one per layer, or one per channel (which Loihi cannot hold)",
     "threshold": "membrane above which a neuron fires; not learned, since the BatchNorm in front can scale instead",
@@ -191,22 +193,37 @@ def _rounding(command: F) -> F:
 @_settings()
 @_method_option
 @click.option("--logits", help="what a method adds for the logits: kd, wsl or none (short for --method-option logits=)")
+@click.option("--qat", is_flag=True, help="then train on as the integers of --target, as finetune does, into RUN-qat")
+@click.option("--target", help="with --qat: name of a target, or path of a .toml file (default: loihi)")
+@click.option("--weight-bits", type=int, help="with --qat: fewer bits than the target's own")
 @_json
 def train(
-    config: Path | None, out: Path | None, resume: bool, logits: str | None, as_json: bool, **settings: Any
+    config: Path | None,
+    out: Path | None,
+    resume: bool,
+    logits: str | None,
+    qat: bool,
+    target: str | None,
+    weight_bits: int | None,
+    as_json: bool,
+    **settings: Any,
 ) -> None:
     """Train an ANN teacher and distil a spiking student from it."""
+    if not qat and (target or weight_bits):
+        raise ConfigError("--target, --weight-bits: go with --qat; an export chooses them later")
     if logits is not None:
         settings["method_options"] = {**(settings["method_options"] or {}), "logits": logits}
     chosen = _resumed(out, config, settings) if resume else load_config(config, **settings)
+    from snnkd_deploy.api import FinetuneOptions
     from snnkd_deploy.api import train as run_training
     from snnkd_deploy.launch import speaks
     from snnkd_deploy.progress import watching
 
+    more = {"qat": target or "loihi", "integers": FinetuneOptions(weight_bits=weight_bits)} if qat else {}
     with watching() as watch:
-        run = run_training(chosen, out=out, resume=resume, watch=watch)
+        run = run_training(chosen, out=out, resume=resume, watch=watch, **more)
     if speaks():
-        _print_json(run.document) if as_json else _print_run(run)
+        _print_json(run.document) if as_json else _print_finetuned(run) if qat else _print_run(run)
 
 
 def _resumed(out: Path | None, config: Path | None, settings: dict[str, Any]) -> TrainConfig | None:
@@ -419,6 +436,7 @@ def saliency(run: Path | None, out: Path | None, samples: int, as_json: bool) ->
         "depth",
         "timesteps",
         "encoding",
+        "readout",
         "decay",
         "learn_decay",
         "threshold",
@@ -601,6 +619,9 @@ def _print_bundle(bundle: Bundle) -> None:
     _print_table(("form", "accuracy", "images", "spikes per neuron and step", "dead / saturated neurons"), rows)
     _print_layers(bundle)
     _print_proofs(bundle.manifest["proofs"])
+    if "first_layer" in bundle.manifest["input"]:
+        read = bundle.manifest["output"].get("of", "what the last layer weighs")
+        click.echo(f"the input meets {bundle.manifest['input']['first_layer']}; logits are sums of {read}")
     if mapping := bundle.manifest.get("mapping"):
         click.echo(f"{bundle.target}, estimated: {mapping['summary']}")
     ran = ", ".join(one["name"] for one in bundle.manifest["proofs"] if one["verified"])

@@ -49,7 +49,8 @@ class TrainConfig:
     cache_teacher: bool = False  # keep what the teacher says of each training image
 
     timesteps: int = _number(4, 1, 64)
-    encoding: Literal["direct", "rate", "latency"] = "direct"  # of still pictures
+    encoding: Literal["direct", "rate", "latency", "neuron"] = "direct"  # of still pictures
+    readout: Literal["sum", "spikes"] = "sum"  # logits: sums of the last layer, or counts of spikes that it causes
     decay: float = _number(0.5, 0, 1, above=True)
     learn_decay: Literal["fixed", "layer", "channel"] = "fixed"  # learned ones start from decay, which is below 1
     threshold: float = _number(1.0, 0, 1e6, above=True)
@@ -79,13 +80,18 @@ class TrainConfig:
     nodes: int = _number(1, 1, 65_536)
 
     def __post_init__(self) -> None:
-        if problems := _problems(asdict(self)):
+        if problems := [*_problems(asdict(self)), *_contradictions(self)]:
             raise ConfigError("\n".join(problems))
 
     @property
     def foreign(self) -> bool:
         """Whether the teacher is code of the user's own."""
         return self.teacher is not None and bool(_CODE.fullmatch(self.teacher)) and not Path(self.teacher).exists()
+
+    @property
+    def data_encoding(self) -> Literal["direct", "rate", "latency"]:
+        """What is done to pictures ahead of the student; input neurons are a part of it."""
+        return "direct" if self.encoding == "neuron" else self.encoding
 
     def as_dict(self) -> dict[str, Any]:
         """All keys and values, as plain JSON types."""
@@ -164,6 +170,13 @@ def _problems(values: Mapping[str, Any]) -> list[str]:
     checks = {f.name: (types[f.name], f.metadata) for f in fields(TrainConfig)}
     needs = {key: _needed(value, *checks[key]) for key, value in values.items() if key in checks}
     return [f"{key} = {values[key]!r}: {need} is needed" for key, need in needs.items() if need]
+
+
+def _contradictions(config: TrainConfig) -> list[str]:
+    """Settings that make no sense together."""
+    if config.readout == "spikes" and config.timesteps == 1:
+        return ["readout 'spikes': over one step each count is 0 or 1, so classes tie; use more timesteps, or sum"]
+    return []
 
 
 def _needed(value: Any, kind: Any, limits: Mapping[str, Any]) -> str | None:

@@ -65,7 +65,9 @@ def dataset(name: str, files: str = "", *, frames: bool = False, sized: bool = F
 
 def configured(config: TrainConfig) -> DataSet:
     """The data set of a configuration."""
-    return load(config.dataset, config.data_dir, config.timesteps, config.image_size, config.encoding)
+    if config.encoding == "neuron" and SOURCES.get(config.dataset, Source(digits)).frames:
+        raise ConfigError(f"data set {config.dataset!r} is frames already; encoding 'neuron' is for still pictures")
+    return load(config.dataset, config.data_dir, config.timesteps, config.image_size, config.data_encoding)
 
 
 def load(

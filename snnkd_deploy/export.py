@@ -175,7 +175,8 @@ def _origin(run: Run, compiled: Compiled, traced: Traced) -> Origin:
         data_entry={
             "name": data.name,
             "sha256": data.sha256,
-            **{key: getattr(run.config, key) for key in ("data_dir", "image_size", "encoding")},
+            **{key: getattr(run.config, key) for key in ("data_dir", "image_size")},
+            "encoding": run.config.data_encoding,
         },
         ladder=lambda proofs: _ladder(run, compiled, data, proofs),
         graphs={"teacher": traced.teacher} if traced.teacher is not None else {},
@@ -378,11 +379,16 @@ def _manifest(
             "shape": list(source.shape),
             "axes": "channel, height, width" if len(source.shape) == 3 else "feature",
             "coding": "direct: the same integers at each step" if source.static else _coding(origin.data),
+            "first_layer": _first_layer(compiled.legal),
             "scale": source.scale,
             "low": source.low,
             "high": source.high,
         },
-        "output": {"meaning": "integer sum over timesteps", "unit": output.unit / compiled.integer.timesteps},
+        "output": {
+            "meaning": "integer sum over timesteps",
+            "of": "spikes of the last neurons" if compiled.integer.counts_spikes else "what the last layer weighs",
+            "unit": output.unit / compiled.integer.timesteps,
+        },
         "loader": dict(loader),
         "proofs": proofs,
         "ladder": dict(ladder),
@@ -394,6 +400,14 @@ def _manifest(
         **origin.entries,
         "versions": {"snnkd-deploy": __version__, "python": platform.python_version(), **_versions()},
     }
+
+
+def _first_layer(legal: Graph) -> str:
+    """What the input meets first."""
+    if legal.input_neurons is not None:
+        return "neurons, one for each value of the input"
+    on_host = any(node.placement == "host" for node in legal)
+    return "weights on the host, which feeds its sums to neurons" if on_host else "weights on the target"
 
 
 def _coding(data: Tested) -> str:

@@ -207,7 +207,7 @@ def check_source(current: Run) -> None:
 
 def _in_front(config: TrainConfig, module: nn.Module, shape: Shape, order: nn.Module | None = None) -> Foreign:
     """The module, frozen, behind the picture or the mean of frames, normalisation and `order`, where needed."""
-    front = Picture() if config.encoding != "direct" else MeanFrame()
+    front = Picture() if config.data_encoding != "direct" else MeanFrame()
     layers: dict[str, nn.Module] = {"frames": front} if len(shape) == 4 else {}
     if config.teacher_normalize is not None:
         layers["normalize"] = _normalize(config.teacher_normalize, shape[-3])

@@ -348,6 +348,20 @@ class Graph:
         """The only Output."""
         return self.of(Output)[0]
 
+    @property
+    def input_neurons(self) -> Neuron | None:
+        """The neurons that read the input itself, one for each of its values; None if a layer with weights comes first.
+
+        Only where nothing else reads it.
+        """
+        readers = self.consumers(self.input.name)
+        return readers[0] if len(readers) == 1 and isinstance(readers[0], Neuron) else None
+
+    @property
+    def counts_spikes(self) -> bool:
+        """Whether logits are numbers of spikes of the last neurons, and not sums of what a layer weighs."""
+        return isinstance(self[self.output.inputs[0]], Neuron)
+
     @cached_property
     def _by_name(self) -> dict[str, Node]:
         return {node.name: node for node in self.nodes}

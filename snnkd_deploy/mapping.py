@@ -160,8 +160,13 @@ def map_network(graph: Graph, target: Target) -> Mapping | None:
 
 
 def _is_row(graph: Graph) -> bool:
-    fed = [graph[node.inputs[0]] for node in graph.of(Neuron, Output)]
+    fed = [graph[node.inputs[0]] for node in _populations(graph) if node is not graph.input_neurons]
     return all(isinstance(one, Synaptic) for one in fed) and all(len(graph.consumers(one.name)) < 2 for one in graph)
+
+
+def _populations(graph: Graph) -> tuple[Neuron | Output, ...]:
+    """What takes room on cores: the neurons, and the readout where it adds up what a layer weighs."""
+    return (*graph.of(Neuron), *([] if graph.counts_spikes else [graph.output]))
 
 
 class Axis(NamedTuple):
@@ -196,13 +201,10 @@ class Tiled(NamedTuple):
 
 def _tiled(graph: Graph, resources: Resources) -> Iterator[Tiled]:
     """The layers of neurons on the chip, the readout last."""
-    for node in graph:
-        if not isinstance(node, Neuron | Output):
-            continue
+    for node in _populations(graph):
         layer, shape = graph[node.inputs[0]], (*graph.shapes[node.inputs[0]], 1, 1)[:3]
-        assert isinstance(layer, Linear | Conv2d)
         name = node.name if isinstance(node, Neuron) else layer.name
-        if layer.placement == "host":
+        if not isinstance(layer, Linear | Conv2d) or layer.placement == "host":  # what comes in takes no synapses
             yield Tiled(name, shape, np.zeros((shape[0], 0), np.int64), _sides(shape, shape, None), False, 0)
             continue
         before = (*graph.shapes[layer.inputs[0]], 1, 1)[:3]

@@ -200,6 +200,8 @@ def _neuron(module: layers.Neuron, shape: Shape) -> Node:
     several = learned is not None and len(learned) > 1
     decay = array(learned) if several else float(module.decay if learned is None else learned.detach())
     threshold = np.asarray(float(module.threshold))
+    if isinstance(module, layers.InputNeuron):
+        threshold = np.asarray(float(module.threshold / module.gain.detach().double()))
     return Neuron(name="", inputs=(), decay=decay, threshold=threshold, reset=module.reset)
 
 
@@ -242,6 +244,7 @@ MODULES: dict[type[nn.Module], Callable[[Any, Shape], Node]] = {
     nn.Flatten: _flatten,
     nn.ReLU: _relu,
     layers.Neuron: _neuron,
+    layers.InputNeuron: _neuron,
     transformer.Attention: _attention,
 }
 

@@ -314,7 +314,7 @@ def _student(current: Run, images: Images, test: Images, watch: Watch) -> Run:
     engine = load_engine(config.engine, config.method, method.needs)
     asked: Network | Remembered = teacher
     if config.cache_teacher:
-        asked = Remembered(teacher, len(images), method.teacher_taps, encoded=config.encoding != "direct")
+        asked = Remembered(teacher, len(images), method.teacher_taps, encoded=config.data_encoding != "direct")
 
     def losses(batch: Tensor, labels: Tensor) -> dict[str, Tensor]:
         with _precision(config, batch.device):

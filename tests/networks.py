@@ -44,6 +44,10 @@ class Recipe:
     spiking_input: bool | None = None
     timesteps: tuple[int, int] = (1, 5)
     attention: bool = False
+    input_neurons: bool = False
+    """Whether neurons stand for the values of the input."""
+    counted: bool = False
+    """Whether logits are spikes of neurons behind the last layer."""
 
 
 CHAIN = Recipe()
@@ -56,6 +60,9 @@ LEAKS = replace(EVERY_RESET, decays_per_channel=True)
 
 KEEPING = replace(LEAKS, current_decays=(0.5, 0.9, 1.0, 0.25))
 """Neurons that keep their current, snnTorch's Synaptic."""
+
+SPIKING_ENDS = replace(ANY, input_neurons=True, counted=True)
+"""Neurons in front of the first layer and behind the last."""
 
 ATTENTIVE = Recipe(pools=("avg", "max"), resets=("zero", "subtract"), attention=True)
 """Products of spikes, on a stream of currents."""
@@ -161,10 +168,19 @@ class Builder:
         pool = AvgPool2d if kind == "avg" else MaxPool2d
         return self.add(pool(name=self.name("pool"), inputs=(self.last,), kernel=window, stride=window))
 
-    def finish(self, classes: int) -> Graph:
+    def pixels(self) -> str:
+        """Neurons without leak that read the input itself."""
+        source = self.nodes[0]
+        assert isinstance(source, Input)
+        threshold = np.asarray(self.random.uniform(0.3, 0.9) + (source.scale if source.high == 1 else 0))
+        return self.add(Neuron(name="pixels", inputs=(self.last,), decay=1.0, threshold=threshold))
+
+    def finish(self, classes: int, recipe: Recipe, decay: float) -> Graph:
         if len(self.shape) == 3:
             self.add(Flatten(name=self.name("flatten"), inputs=(self.last,)))
         self.linear(classes)
+        if recipe.counted:
+            self.neuron(recipe, decay)
         self.add(Output(name="output", inputs=(self.last,)))
         return Graph(nodes=tuple(self.nodes), timesteps=self.timesteps, name="random")
 
@@ -183,6 +199,8 @@ def random_network(seed: int, recipe: Recipe = CHAIN) -> Graph:
     shape = (int(random.integers(1, 4)), int(random.integers(3, 9)), int(random.integers(3, 9))) if picture else (7,)
     build = Builder(seed + 1, shape, int(random.integers(recipe.timesteps[0], recipe.timesteps[1] + 1)), spiking)
     decay = float(random.choice(recipe.decays))
+    if recipe.input_neurons:
+        build.pixels()
     for _ in range(int(random.integers(1, 4))):
         if len(build.shape) == 3 and recipe.attention and random.random() < 0.7:
             _attention(build, recipe, decay)
@@ -200,7 +218,7 @@ def random_network(seed: int, recipe: Recipe = CHAIN) -> Graph:
             build.neuron(recipe, decay)
         if len(build.shape) == 3 and recipe.pools and min(build.shape[1:]) > 1 and random.random() < 0.4:
             build.pool(str(random.choice(recipe.pools)))
-    return build.finish(int(random.integers(2, 6)))
+    return build.finish(int(random.integers(2, 6)), recipe, decay)
 
 
 def _residual(build: Builder, recipe: Recipe, decay: float) -> None:

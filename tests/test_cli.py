@@ -79,6 +79,25 @@ def test_a_term_of_the_logits_is_an_option_of_the_method(workplace: Path) -> Non
     assert call("train", "--resume", "--logits", "kd").exit_code == 2
 
 
+def test_training_goes_on_as_integers_in_one_command(workplace: Path) -> None:
+    quick = ("--width", 4, "--epochs", 1, "--teacher-epochs", 1, "--threads", 1, "--out", "run", "--qat")
+    done = call("train", *quick, "--target", "onnx", "--weight-bits", 4)
+    assert done.exit_code == 0, done.output
+    for words in ("rounded", "integers, 4 bits, onnx", "next: snnkd-deploy export run-qat --target onnx"):
+        assert words in done.output
+    for wrong, code, words in (
+        (("--weight-bits", 9), 2, "weight bits 9: loihi takes 2..8"),
+        (("--reset", "subtract"), 4, "reset 'subtract'; this target resets by 'zero'"),
+        (("--target", "loihi9"), 2, "no target 'loihi9'"),
+    ):
+        refused = call("train", *quick[:-3], "--out", "other", "--qat", *wrong)
+        assert refused.exit_code == code, refused.output
+        assert words in refused.output
+        assert not Path("other").exists()  # nothing was trained
+    refused = call("train", "--weight-bits", 4)
+    assert (refused.exit_code, "go with --qat" in refused.output) == (2, True)
+
+
 def test_fine_tuning_prints_what_came_of_it_and_what_comes_next(tiny_run: Run, workplace: Path) -> None:
     done = call("finetune", tiny_run.path, "--target", "onnx", "--weight-bits", 4, "--epochs", 1, "--out", "tuned")
     assert done.exit_code == 0, done.output

@@ -116,6 +116,14 @@ def test_a_file_that_does_not_exist_is_refused(tmp_path: Path) -> None:
         load_config(tmp_path / "run.toml")
 
 
+def test_settings_that_make_no_sense_together_are_refused() -> None:
+    with pytest.raises(
+        ConfigError, match="readout 'spikes': over one step each count is 0 or 1, so classes tie; use more"
+    ):
+        load_config(readout="spikes", timesteps=1)
+    assert load_config(readout="spikes", timesteps=2).readout == "spikes"
+
+
 def test_changes_of_images_are_a_list_or_one_text(tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
     path.write_text('augment = ["crop", "flip"]\n')

@@ -32,7 +32,7 @@ def test_a_default_network_of_snntorch_goes_to_onnx_and_back(workplace: Path) ->
     assert ladder["network"]["agreement"] == 1
     assert 0 <= ladder["integer"]["accuracy"] <= 1
     places = [part["place"] for part in bundle.manifest["coverage"]["parts"]]
-    assert {"fc1", "lif1", "fc2", "lif2", "readout", "result"} <= set(places)
+    assert {"fc1", "lif1", "fc2", "lif2", "result"} <= set(places)
     assert verify(bundle.path)[0]["differing"] == 0
     report = api.energy(workplace / "report.json", bundle.path)
     assert report["data"]["samples"] == 12

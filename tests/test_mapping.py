@@ -133,6 +133,20 @@ def test_what_the_host_computes_takes_no_synapses() -> None:
     assert layers[1].synapses == 60
 
 
+def test_neurons_that_read_the_input_take_no_synapses_and_counted_spikes_no_readout() -> None:
+    base = chain(dense(20, 10), dense(3, 20), shape=(10,))
+    pixels = Neuron(name="pixels", inputs=(base.input.name,), decay=1.0, threshold=np.asarray(3), decay_bits=12)
+    rest = [replace(node, inputs=("pixels",)) if node.name == "w0" else node for node in base.nodes[1:-1]]
+    last = replace(base.of(Neuron)[0], name="counted", inputs=(rest[-1].name,))
+    nodes = (base.input, pixels, *rest, last, replace(base.output, inputs=("counted",)))
+    layers = mapped(replace(base, nodes=nodes), LOIHI).layers
+    assert [(one.name, one.neurons, one.synapses) for one in layers] == [
+        ("pixels", 10, 0),
+        ("s0", 20, 200),
+        ("counted", 3, 60),
+    ]
+
+
 def test_a_layer_that_fits_nowhere_is_named_with_advice() -> None:
     found = mapped(chain(dense(2, 10), dense(3, 2), shape=(10,)), with_limits(input_axons_per_core=9))
     assert not found.fits

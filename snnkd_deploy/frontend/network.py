@@ -253,7 +253,7 @@ def _membrane(sketch: Sketch, value: Value, node: Any) -> tuple[str, float, str]
 
 
 def with_readout(graph: Graph) -> Graph:
-    """Spikes are counted by a dense layer of weights 1, which every target has room for."""
+    """Spikes of neurons are counted as they are; pools of spikes by a dense layer of weights 1."""
     output = graph.output
     source = output.inputs[0]
     shape = graph.shapes[source]
@@ -262,7 +262,7 @@ def with_readout(graph: Graph) -> Graph:
             f"{graph.name} holds what cannot be compiled:",
             [f"its result has shape {shape}; one number per class is needed"],
         )
-    if carries_current(graph, source) or not graph.of(Neuron):
+    if carries_current(graph, source) or graph.counts_spikes or not graph.of(Neuron):
         return graph
     identity = Linear(name="readout", inputs=(source,), weight=np.eye(shape[0]), bias=np.zeros(shape[0]))
     return replace(graph, nodes=(*graph.nodes[:-1], identity, replace(output, inputs=("readout",))))

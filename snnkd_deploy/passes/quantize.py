@@ -112,7 +112,11 @@ def choose_scales(graph: Graph, target: Target, calibration: Calibration) -> Sca
     """Scales that let every worst case of this network fit the target; refuses what `quantize` refuses."""
     if problems := attention_problems(graph):
         raise GraphError(f"{graph.name} has products that are no counts:", problems)
-    if problems := [*_uncounted(graph), *(one for node in graph.of(Neuron) for one in decay_problems(node, target))]:
+    if problems := [
+        *_uncounted(graph),
+        *_unweighed(graph),
+        *(one for node in graph.of(Neuron) for one in decay_problems(node, target)),
+    ]:
         raise LegalityError(f"{target.name} cannot hold {graph.name}:", problems)
     limits = _limits(graph, target, calibration)
     groups = find_groups(graph)
@@ -135,6 +139,18 @@ def _uncounted(graph: Graph) -> Iterator[str]:
         if isinstance(source, Attention) and node.threshold.min() < source.scale:
             least, one = float(node.threshold.min()), source.scale
             yield f"{node.name}: its threshold {least:g} is below {one:g}, which one product of spikes is worth"
+
+
+def _unweighed(graph: Graph) -> Iterator[str]:
+    """Neurons that the input itself fires however little it is, since no weights scale it."""
+    for node in graph.of(Neuron):
+        source = graph[node.inputs[0]]
+        if isinstance(source, Input) and node.threshold.min() < source.scale:
+            least, one = float(node.threshold.min()), source.scale
+            yield (
+                f"{node.name}: its threshold {least:g} is below {one:g}, one unit of the input, so that any value "
+                "but 0 fires it at once; use a higher threshold, or weights in front"
+            )
 
 
 def _refuse_silence(graph: Graph, integer: Graph, target: Target) -> None:

@@ -94,7 +94,8 @@ def relay_shortcuts(graph: Graph, target: Target, calibration: Calibration) -> G
     if graph.of(Attention):
         return graph  # no row can hold it; the target says so
     problems: list[str] = []
-    readers: list[Neuron | Output] = [*graph.of(Neuron), graph.output]
+    readers: list[Neuron | Output] = [one for one in graph.of(Neuron) if one is not graph.input_neurons]
+    readers += [] if graph.counts_spikes else [graph.output]
     terms = {reader.name: tuple(_terms(graph, reader.inputs[0], problems)) for reader in readers}
     if not problems:
         problems += _problems(graph, readers, terms)
@@ -102,6 +103,11 @@ def relay_shortcuts(graph: Graph, target: Target, calibration: Calibration) -> G
         raise LegalityError(f"{target.name} runs layers in a row, and relays cannot carry every shortcut:", problems)
     row = list(_row(graph, target, readers, terms))
     return replace(graph, nodes=tuple(_nodes(graph, target, row)))
+
+
+def _start(graph: Graph) -> Input | Neuron:
+    """What the row begins with: the input, or the neurons that read it."""
+    return graph.input_neurons or graph.input
 
 
 def drive(neuron: Neuron, timesteps: int, target: Target) -> Drive:
@@ -159,8 +165,8 @@ def _sources(graph: Graph, name: str, problems: list[str]) -> Iterator[str]:
 def _lives(
     graph: Graph, readers: list[Neuron | Output], terms: dict[str, tuple[Term, ...]]
 ) -> dict[str, tuple[int, int]]:
-    """For each value the layer that gives it, the input's being -1, and the last that reads it."""
-    born = {graph.input.name: -1, **{reader.name: index for index, reader in enumerate(readers[:-1])}}
+    """For each value the layer that gives it, that of the start being -1, and the last that reads it."""
+    born = {_start(graph).name: -1, **{reader.name: index for index, reader in enumerate(readers[:-1])}}
     last = dict.fromkeys(born, -1)
     for index, reader in enumerate(readers):
         for term in terms[reader.name]:
@@ -170,10 +176,10 @@ def _lives(
 
 def _problems(graph: Graph, readers: list[Neuron | Output], terms: dict[str, tuple[Term, ...]]) -> Iterator[str]:
     """What stands in the way of relays, value by value along the row."""
-    lives = _lives(graph, readers, terms)
-    if lives[graph.input.name][1] > 0 and not graph.input.spikes:
-        late = readers[lives[graph.input.name][1]].name
-        yield f"{graph.input.name}: {late}, behind other neurons, reads pixels; relays carry spikes alone"
+    lives, start = _lives(graph, readers, terms), _start(graph)
+    if lives[start.name][1] > 0 and not (isinstance(start, Neuron) or start.spikes):
+        late = readers[lives[start.name][1]].name
+        yield f"{start.name}: {late}, behind other neurons, reads pixels; relays carry spikes alone"
     scale: dict[str, Pair] = dict.fromkeys(lives, (1, 1))
     for index, reader in enumerate(readers):
         strides = {_stride(term, source, scale) for term in terms[reader.name] for source in term.sources}
@@ -234,7 +240,7 @@ def _row(
     lives = _lives(graph, readers, terms)
     scale: dict[str, Pair] = dict.fromkeys(lives, (1, 1))
     row: list[Layer] = []
-    newest, shape = graph.input.name, graph.input.shape
+    newest, shape = _start(graph).name, graph.input.shape
     for index, reader in enumerate(readers):
         carried = tuple(name for name, (born, last) in lives.items() if born < index < last)
         feed = drive(reader, graph.timesteps, target) if carried and isinstance(reader, Neuron) else Drive(1, 0, 0)
@@ -255,7 +261,9 @@ def _row(
 def _nodes(graph: Graph, target: Target, row: list[Layer]) -> Iterator[Node]:
     """The nodes of the row, from the input on."""
     yield graph.input
-    source, shape = graph.input.name, graph.input.shape
+    if graph.input_neurons is not None:
+        yield graph.input_neurons
+    source, shape = _start(graph).name, graph.input.shape
     places = {source: Place(0, shape[0], 1)}
     for layer in row:
         synapse = _synapse(layer, places, shape)
@@ -266,6 +274,8 @@ def _nodes(graph: Graph, target: Target, row: list[Layer]) -> Iterator[Node]:
         yield _reader(layer, synapse, target)
         source, places = layer.name, _placed(layer, places, len(synapse.weight))
         shape = (len(synapse.weight), *layer.shape[1:])
+    if graph.counts_spikes:
+        yield graph.output
 
 
 def _synapse(layer: Layer, places: dict[str, Place], shape: Shape) -> Linear | Conv2d:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnkd_deploy.errors import ConfigError
-from snnkd_deploy.snn.layers import Neuron
+from snnkd_deploy.snn.layers import InputNeuron, Neuron
 from snnkd_deploy.snn.lif import LIF, lif
 from snnkd_deploy.snn.network import Network
 
@@ -60,6 +60,8 @@ class Fitted:
 
 def obstacle(ann: nn.Module, student: Network) -> str | None:
     """Why this ANN cannot become this student; None if it can. Shapes decide, so both may be on the meta device."""
+    if any(isinstance(one, InputNeuron) for one in student.modules()) or student.worth != 1:
+        return "it must see the pixels and read sums, as the ANN does: encoding direct and readout sum"
     if not same_shape(ann, student):
         return "an ANN of the student's shape is needed: the same layers, ReLU in place of neurons"
     layers = _Walk(student).layers

@@ -34,7 +34,7 @@ from snnkd_deploy.ir import (
 from snnkd_deploy.numerics import nearest
 from snnkd_deploy.passes.quantize import Scales, edge_unit, rounded, worst_cases
 from snnkd_deploy.snn.lif import LIF, spike
-from snnkd_deploy.snn.network import Outputs
+from snnkd_deploy.snn.network import SPIKE, Outputs
 
 
 class _Nearest(torch.autograd.Function):
@@ -201,9 +201,11 @@ class IntegerNetwork(nn.Module):
 
     def outputs(self, images: Tensor) -> Outputs:
         """What a distillation method may look at, in real numbers."""
-        values = self._values(images)
-        steps = self._real(values, self._start.output.inputs[0]).expand(self.timesteps, -1, -1)
-        return Outputs(self._logits(values), steps, tuple(self._real(values, name).mean(0) for name in self.taps))
+        values, worth = self._values(images), SPIKE if self._start.counts_spikes else 1.0
+        steps = worth * self._real(values, self._start.output.inputs[0]).expand(self.timesteps, -1, -1)
+        return Outputs(
+            worth * self._logits(values), steps, tuple(self._real(values, name).mean(0) for name in self.taps)
+        )
 
     def _sums(self, values: dict[str, Tensor]) -> Tensor:
         return values[self._start.output.inputs[0]].expand(self.timesteps, -1, -1).sum(0)

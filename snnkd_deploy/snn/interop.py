@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from snnkd_deploy.errors import ConfigError
-from snnkd_deploy.snn.layers import Neuron
+from snnkd_deploy.snn.layers import InputNeuron, Neuron
 from snnkd_deploy.snn.lif import spike
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 def to_snntorch(neuron: Neuron) -> snntorch.Leaky:
     """The Leaky with the spikes of `neuron` and its gradient, surrogate included. ConfigError if there is none."""
     decays, problems = neuron.decays, []
+    if isinstance(neuron, InputNeuron):
+        problems.append(f"a learned gain, {float(neuron.gain.detach()):g}; multiply the pixels by it and use a Neuron")
     if decays is not None and len(decays) > 1:
         problems.append(f"{len(decays)} learned decays: beta lies along the last axis of a current, not its channels")
     if neuron.reset == "subtract":

@@ -59,9 +59,13 @@ class Neuron(nn.Module):
         decays = self.decays
         return decays if decays is None else decays.view(-1, *[1] * (x.ndim - 2))
 
+    def taken(self, current: Tensor) -> Tensor:
+        """What of the current reaches the membrane: all of it."""
+        return current
+
     def folded(self, current: Tensor) -> tuple[Tensor, LIF, Tensor | None]:
         """What the functions of `lif` take: the current as (T, B, ...), the equation, and the learned decay."""
-        return _steps(current, self.timesteps), self.equation, self.decay_along(current)
+        return _steps(self.taken(current), self.timesteps), self.equation, self.decay_along(current)
 
     def forward(self, current: Tensor) -> Tensor:
         """Spikes of the current."""
@@ -77,6 +81,35 @@ class Neuron(nn.Module):
         return (
             f"timesteps={self.timesteps}, decay={self.decay}, threshold={self.threshold}, reset={self.reset!r}{learned}"
         )
+
+
+class InputNeuron(Neuron):
+    """Neurons without leak, one for each pixel, that turn a still picture (T * B, C, H, W) into spikes.
+
+    A gain in front of them is learned, one for the layer: to divide it by the threshold is what the chip does, so it is
+    the number of steps that a pixel of each brightness needs to fire that is learned. Starts where half a white pixel
+    is the threshold: what is brighter fires at each step.
+    """
+
+    def __init__(
+        self,
+        timesteps: int,
+        threshold: float = 1.0,
+        reset: Reset = "zero",
+        surrogate: str = "atan",
+        detach_reset: bool = True,
+    ) -> None:
+        super().__init__(timesteps, 1.0, threshold, reset, surrogate, detach_reset)
+        self.log_gain = nn.Parameter(torch.tensor(math.log(2 * threshold)))
+
+    @property
+    def gain(self) -> Tensor:
+        """What a pixel is multiplied with."""
+        return self.log_gain.exp()
+
+    def taken(self, current: Tensor) -> Tensor:
+        """The pixels times the gain."""
+        return current * self.gain
 
 
 class Repeat(nn.Module):

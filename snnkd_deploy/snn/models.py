@@ -17,7 +17,7 @@ from snnkd_deploy import cluster
 from snnkd_deploy.config import TrainConfig
 from snnkd_deploy.errors import ConfigError, RunError, UnknownNameError
 from snnkd_deploy.run import Run, open_run
-from snnkd_deploy.snn.layers import Neuron, Pointwise
+from snnkd_deploy.snn.layers import InputNeuron, Neuron, Pointwise
 from snnkd_deploy.snn.lif import LIF
 from snnkd_deploy.snn.network import Layers, Network, Outputs, Plan, Shape, activated, conv3x3, named
 from snnkd_deploy.snn.transformer import spikingformer
@@ -191,7 +191,8 @@ def student(config: TrainConfig, shape: Shape, classes: int) -> Network:
     """The spiking network that `config` describes, with fresh weights."""
     c = config
     neuron = LIF(c.decay, c.threshold, c.reset, c.surrogate, c.detach_reset)
-    network = build(c.model, Plan(shape[-3:], classes, c.width, c.depth, c.timesteps, neuron, _framed(shape)))
+    more = {"frames": _framed(shape), "input_neurons": c.encoding == "neuron", "counts": c.readout == "spikes"}
+    network = build(c.model, Plan(shape[-3:], classes, c.width, c.depth, c.timesteps, neuron, **more))
     if c.learn_decay != "fixed":
         for found, channels in _channels(network, shape).items():
             found.learn_decay(channels if c.learn_decay == "channel" else 1)
@@ -202,7 +203,7 @@ def teacher(config: TrainConfig, shape: Shape, classes: int) -> Network:
     """The ReLU network that `config` describes, with fresh weights."""
     c = config
     width, depth = c.teacher_width or c.width, c.teacher_depth or c.depth
-    plan = Plan(shape[-3:], classes, width, depth, frames=_framed(shape), encoded=c.encoding != "direct")
+    plan = Plan(shape[-3:], classes, width, depth, frames=_framed(shape), encoded=c.data_encoding != "direct")
     return build(c.teacher_model or c.model, plan)
 
 
@@ -271,13 +272,17 @@ def _in_all(seen: dict[str, list[int]]) -> list[list[int]]:
 
 @torch.no_grad()
 def _channels(network: Network, shape: Shape) -> dict[Neuron, int]:
-    """Channels or features of the current of each neuron, as an image shows them; the network is left in train mode."""
+    """Channels or features of the current of each neuron, as an image shows them; the network is left in train mode.
+
+    Neurons that stand for pixels or classes do not leak and are left out.
+    """
     seen: dict[Neuron, int] = {}
 
     def look(neuron: Neuron, inputs: tuple[Tensor]) -> None:
         seen[neuron] = inputs[0].shape[1]
 
-    hooks = [one.register_forward_pre_hook(look) for one in network.modules() if isinstance(one, Neuron)]
+    neurons = [one for one in network.modules() if isinstance(one, Neuron) and one is not network.readout]
+    hooks = [one.register_forward_pre_hook(look) for one in neurons if not isinstance(one, InputNeuron)]
     network.eval()(torch.zeros(1, *shape))
     network.train()
     for hook in hooks:

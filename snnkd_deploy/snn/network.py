@@ -9,16 +9,20 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from snnkd_deploy.snn.layers import Frames, MeanFrame, Neuron, Picture, Repeat, TimeMean
+from snnkd_deploy.snn.layers import Frames, InputNeuron, MeanFrame, Neuron, Picture, Repeat, TimeMean
 from snnkd_deploy.snn.lif import LIF, wide
 
+SPIKE = 5.0  # what a loss takes a spike of each step for, where these are counted; a softmax of 0 and 1 is never sure
 Shape = tuple[int, ...]  # channels, height, width; for frames their number in front
 Layers = dict[str, nn.Module]
 
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """What a distillation method may look at, for a batch of B images."""
+    """What a distillation method may look at, for a batch of B images.
+
+    Of a network that counts spikes a spike is worth `SPIKE` here, so that its counts can be as sure as logits.
+    """
 
     logits: Tensor  # (B, classes): the mean of `steps`
     steps: Tensor  # (T, B, classes); T is 1 for a teacher
@@ -45,6 +49,8 @@ class Plan:
     neuron: LIF | None = None
     frames: bool = False  # samples are one picture for each step, which a teacher sees the mean of
     encoded: bool = False  # the frames are spikes of a picture, which stands in front and is what a teacher sees
+    input_neurons: bool = False  # a student sees the picture through neurons, one for each pixel
+    counts: bool = False  # a student's logits are the spikes of neurons behind its last layer
 
     def activation(self) -> nn.Module:
         """A new ReLU, or a new layer of neurons."""
@@ -53,9 +59,24 @@ class Plan:
         n = self.neuron
         return Neuron(self.timesteps, n.decay, n.threshold, n.reset, n.surrogate, n.detach_reset)
 
+    def counting(self) -> nn.Module:
+        """The neurons whose spikes are the logits, if there are any: without leak, so that counts are fine."""
+        n = self.neuron
+        if n is None or not self.counts:
+            return nn.Identity()
+        return Neuron(self.timesteps, 1.0, n.threshold, n.reset, n.surrogate, n.detach_reset)
+
+    def entry(self) -> Layers:
+        """What turns a picture into spikes ahead of the first layer, if anything does."""
+        n = self.neuron
+        if n is None or not self.input_neurons:
+            return {}
+        pixels = InputNeuron(self.timesteps, n.threshold, n.reset, n.surrogate, n.detach_reset)
+        return {"repeat": Repeat(self.timesteps), "pixels": pixels}
+
 
 class Network(nn.Module):
-    """Blocks in a row, then a linear readout whose mean over time is the result."""
+    """Blocks in a row, then a linear readout whose mean over time is the result, or that of the spikes it causes."""
 
     uncut: str = ""
     """Why there are no blocks, in a teacher that could not be cut into any."""
@@ -65,6 +86,7 @@ class Network(nn.Module):
         self.timesteps = plan.timesteps
         self.blocks = nn.ModuleList(blocks)
         self.head = head
+        self.readout = plan.counting()
         self.mean = TimeMean(plan.timesteps)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -76,8 +98,13 @@ class Network(nn.Module):
         x = images
         for block in self.blocks:
             x = block(x)
-        logits: Tensor = self.mean(self.head(x))
+        logits: Tensor = self.mean(self.readout(self.head(x)))
         return logits
+
+    @property
+    def worth(self) -> float:
+        """What `outputs` multiplies the logits with."""
+        return SPIKE if isinstance(self.readout, Neuron) else 1.0
 
     def outputs(self, images: Tensor, *, membranes: bool = False) -> Outputs:
         """The logits together with those of each step and the mean rate behind each block; membranes if asked for."""
@@ -88,7 +115,7 @@ class Network(nn.Module):
         for block in self.blocks:
             x = block(x)
             taps.append(self.mean(x))
-        steps = wide(self.head(x)).unflatten(0, (self.timesteps, -1))
+        steps = self.worth * wide(self.readout(self.head(x))).unflatten(0, (self.timesteps, -1))
         return Outputs(steps.mean(0), steps, tuple(taps))
 
     def tapped(self) -> list[Neuron]:
@@ -108,8 +135,8 @@ def conv3x3(channels: int, width: int, stride: int = 1) -> nn.Conv2d:
 
 def activated(plan: Plan, before: Layers, after: Layers | None = None, *, first: bool) -> nn.Module:
     """Layers, the neuron, more layers; in the first block the image is repeated over time as late as possible."""
-    frames: Layers = {"frames": _frames(plan)} if first and plan.frames else {}
-    time: Layers = {"repeat": Repeat(plan.timesteps)} if first and not plan.frames else {}
+    frames: Layers = {"frames": _frames(plan)} if first and plan.frames else plan.entry() if first else {}
+    time: Layers = {"repeat": Repeat(plan.timesteps)} if first and not frames else {}
     return named(**frames, **before, **time, neuron=plan.activation(), **(after or {}))
 
 

@@ -70,7 +70,7 @@ def rate(student: Network, images: Tensor) -> Outputs:
     rated = twin(student, partial(_in_rate_pass, records))
     rated.timesteps = 1
     outputs: Outputs = rated.outputs(images)
-    _compare(outputs.logits.detach(), spiking)
+    _compare(outputs.logits.detach(), student.worth * spiking)
     return outputs
 
 
@@ -164,7 +164,7 @@ def _spike(records: Records, neuron: Neuron, current: Tensor) -> Tensor:
 
 def _rate(records: Records, neuron: Neuron, current: Tensor) -> Tensor:
     decay = neuron.decay_along(current)
-    rates: Tensor = _Rate.apply(current, decay, *records.pop(neuron))  # type: ignore[no-untyped-call]
+    rates: Tensor = _Rate.apply(neuron.taken(current), decay, *records.pop(neuron))  # type: ignore[no-untyped-call]
     return rates
 
 

@@ -171,6 +171,7 @@ def samples(graph: Graph, count: int = 12) -> Array:
 
 CHAIN = Recipe(pools=("avg", "max"))
 KEEPING = replace(CHAIN, current_decays=(0.5, 0.9, 1.0))
+ENDS = replace(CHAIN, input_neurons=True, counted=True)
 
 
 def compiled(seed: int, target: Target, recipe: Recipe = CHAIN) -> Graph:

@@ -23,7 +23,7 @@ from snnkd_deploy.run import Run
 from snnkd_deploy.simulate import predictions, simulate
 from snnkd_deploy.target import load_target
 from snnkd_deploy.toolchain import compiler
-from tests.networks import EVERY_RESET, KEEPING, LEAKS, Recipe, random_inputs, random_network
+from tests.networks import EVERY_RESET, KEEPING, LEAKS, SPIKING_ENDS, Recipe, random_inputs, random_network
 
 TARGET, EXPORTER = load_target("c"), load_exporter("c")
 RUN = EXPORTER.proofs[0].run
@@ -84,6 +84,11 @@ def test_neurons_keep_their_current_in_an_array_of_their_own(seed: int, tmp_path
     assert keeping
     code = (tmp_path / "network.c").read_text()
     assert code.count("_current, 0, sizeof") == len(keeping)
+
+
+@pytest.mark.parametrize("seed", [2, 6, 21])
+def test_pixels_go_into_neurons_and_spikes_are_counted(seed: int, tmp_path: Path) -> None:
+    assert_equal(compiled(seed, SPIKING_ENDS), tmp_path / "network.c", flags=SANITIZERS)
 
 
 @pytest.mark.parametrize("seed", [6, 3])

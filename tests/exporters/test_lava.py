@@ -22,7 +22,7 @@ from snnkd_deploy.ir import Array
 from snnkd_deploy.proof import first_difference
 from snnkd_deploy.simulate import simulate
 from tests.exporters.netx_files import FLATTEN, Layer, conv, dense, fed, frames, neuron, save
-from tests.exporters.netx_graphs import CHAIN, GRAPHS, KEEPING, LOIHI, LOIHI2, compiled, samples
+from tests.exporters.netx_graphs import CHAIN, ENDS, GRAPHS, KEEPING, LOIHI, LOIHI2, compiled, samples
 from tests.networks import Recipe, random_inputs
 
 
@@ -157,7 +157,7 @@ def test_lava_computes_what_the_simulator_does(case: str, tmp_path: Path) -> Non
 
 
 @with_lava
-@pytest.mark.parametrize(("seed", "recipe"), [*product(range(8), [CHAIN]), *product(range(4), [KEEPING])])
+@pytest.mark.parametrize(("seed", "recipe"), [*product(range(8), [CHAIN]), *product(range(4), [KEEPING, ENDS])])
 def test_lava_keeps_every_spike_of_random_networks(seed: int, recipe: Recipe, tmp_path: Path) -> None:
     target = LOIHI2 if seed % 2 else LOIHI
     legal, path = compiled(seed, target, recipe), tmp_path / "network.net"

@@ -21,6 +21,7 @@ from snnkd_deploy.simulate import simulate
 from snnkd_deploy.target import Target
 from tests.exporters.netx_graphs import (
     CHAIN,
+    ENDS,
     GRAPHS,
     KEEPING,
     LOIHI,
@@ -47,7 +48,7 @@ def test_the_file_computes_what_the_simulator_does(case: str, tmp_path: Path) ->
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(seed=seeds, target=st.sampled_from((LOIHI, LOIHI2)), recipe=st.sampled_from((CHAIN, KEEPING)))
+@given(seed=seeds, target=st.sampled_from((LOIHI, LOIHI2)), recipe=st.sampled_from((CHAIN, KEEPING, ENDS)))
 def test_compiled_networks_keep_every_spike(seed: int, target: Target, recipe: Recipe, tmp_path: Path) -> None:
     legal, path = compiled(seed, target, recipe), tmp_path / "network.net"
     inputs = random_inputs(legal, 40, seed=1)
@@ -137,6 +138,14 @@ def test_large_kernels_that_are_mostly_zero_are_packed(tmp_path: Path) -> None:
 
 SOUND = pictures()
 REFUSED: dict[str, tuple[Graph, str]] = {
+    "bright pixels": (
+        chain(
+            neuron("pixels", "input", 9, decay=1.0),
+            linear("readout", "pixels", [[1, 2]]),
+            source=Input(name="input", shape=(2,), high=4096),
+        ),
+        "input: pixels 0..4096; a neuron takes -4095..4095 at each step",
+    ),
     "stage": (replace(SOUND, stage=Stage.INTEGER), "a integer network; a legal one is needed"),
     "weight": (changed(SOUND, "conv2", weight=np.full((6, 2, 2, 1), 128)), "conv2: weight 128..128; -127..127"),
     "bias": (changed(SOUND, "readout", bias=np.array([0, 0, -4096])), "readout: bias -4096..0; -4095..4095"),

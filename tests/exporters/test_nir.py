@@ -55,6 +55,7 @@ ANY = Recipe(residual=True, decays=(1.0, 0.5), thresholds_per_channel=True)
 READ_BY_SNNTORCH = replace(ANY, decays=(0.5, 0.75), timesteps=(1, 4))
 LEAKS = replace(READ_BY_SNNTORCH, decays_per_channel=True)
 KEEPING = replace(READ_BY_SNNTORCH, current_decays=(0.5, 0.25))
+ENDS = replace(ANY, input_neurons=True, counted=True)
 
 
 def numbers(low: int, high: int, *shape: int) -> Array:
@@ -163,7 +164,9 @@ def written(graph: Graph, path: Path) -> None:
 
 
 @settings(max_examples=80, deadline=None, derandomize=True)
-@given(seed=seeds, granularity=st.sampled_from(("layer", "channel")), recipe=st.sampled_from((ANY, LEAKS, KEEPING)))
+@given(
+    seed=seeds, granularity=st.sampled_from(("layer", "channel")), recipe=st.sampled_from((ANY, LEAKS, KEEPING, ENDS))
+)
 def test_every_random_network_spikes_the_same_by_the_equations_of_its_file(
     tmp_path_factory: pytest.TempPathFactory, seed: int, granularity: Literal["layer", "channel"], recipe: Recipe
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ TARGET, EXPORTER = load_target("npz"), load_exporter("npz")
 RUN = EXPORTER.proofs[0].run
 
 
+ENDS = replace(EVERY_RESET, input_neurons=True, counted=True)
+
+
 def compiled(seed: int, recipe: Recipe = EVERY_RESET) -> Graph:
     graph = random_network(seed, recipe)
     granularity = "channel" if seed % 2 else "layer"
@@ -41,7 +45,7 @@ def contents(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     return json.loads(arrays.pop("manifest").tobytes()), arrays
 
 
-@pytest.mark.parametrize("recipe", [EVERY_RESET, LEAKS, KEEPING], ids=["any", "leaks", "keeping"])
+@pytest.mark.parametrize("recipe", [EVERY_RESET, LEAKS, KEEPING, ENDS], ids=["any", "leaks", "keeping", "ends"])
 def test_the_file_alone_spikes_as_the_simulator(recipe: Recipe, tmp_path: Path) -> None:
     met: set[str] = set()
     for seed in range(40):

@@ -22,7 +22,17 @@ from snnkd_deploy.proof import agree, first_difference
 from snnkd_deploy.registry import load_exporter
 from snnkd_deploy.simulate import simulate
 from snnkd_deploy.target import State, Target, load_target
-from tests.networks import ATTENTIVE, EVERY_RESET, KEEPING, LEAKS, Recipe, random_inputs, random_network, seeds
+from tests.networks import (
+    ATTENTIVE,
+    EVERY_RESET,
+    KEEPING,
+    LEAKS,
+    SPIKING_ENDS,
+    Recipe,
+    random_inputs,
+    random_network,
+    seeds,
+)
 
 FORMS = ("unrolled", "folded", "one-step")
 TARGET, EXPORTER = load_target("onnx"), load_exporter("onnx")
@@ -58,7 +68,7 @@ def well_formed(model: onnx.ModelProto) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
-@given(seed=seeds, recipe=st.sampled_from((EVERY_RESET, LEAKS, KEEPING)))
+@given(seed=seeds, recipe=st.sampled_from((EVERY_RESET, LEAKS, KEEPING, SPIKING_ENDS)))
 def test_onnxruntime_spikes_as_the_simulator(form: str, seed: int, recipe: Recipe, tmp_path: Path) -> None:
     try:
         legal = compiled(seed, recipe=recipe, granularity="channel" if seed % 2 else "layer")

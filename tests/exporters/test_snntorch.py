@@ -27,7 +27,7 @@ from snnkd_deploy.registry import load_exporter
 from snnkd_deploy.run import Run
 from snnkd_deploy.simulate import simulate
 from snnkd_deploy.target import load_target
-from tests.networks import ANY, CHAIN, EVERY_RESET, KEEPING, LEAKS, Recipe, random_inputs, random_network
+from tests.networks import ANY, CHAIN, EVERY_RESET, KEEPING, LEAKS, SPIKING_ENDS, Recipe, random_inputs, random_network
 
 TARGET, EXPORTER = load_target("snntorch"), load_exporter("snntorch")
 RUN = EXPORTER.proofs[0].run
@@ -88,6 +88,14 @@ def test_neurons_that_keep_their_current_are_synaptics(tmp_path: Path) -> None:
         assert {*loader["plain_synaptic"]} <= {node.name for node in keeping}
         met |= {(node.reset, node.name in loader["plain_synaptic"]) for node in keeping}
     assert met == {*product(EVERY_RESET.resets, (True, False))}
+
+
+@pytest.mark.usefixtures("in_process")
+def test_pixels_go_into_neurons_and_spikes_are_counted(tmp_path: Path) -> None:
+    for seed in (2, 6, 21):
+        legal, path = compiled(seed, SPIKING_ENDS), tmp_path / f"ends_of_seed_{seed}.py"
+        loader, inputs = EXPORTER.write(legal, TARGET, path), random_inputs(legal, 20, seed)
+        assert first_difference(legal, simulate(legal, inputs), RUN(path, inputs, loader)) is None
 
 
 @pytest.mark.usefixtures("in_process")

@@ -78,7 +78,7 @@ def test_the_graph_spikes_as_snntorch_does(style: str) -> None:
     model = strong(make())
     graph = assert_alike(model, samples, timesteps)
     assert graph.timesteps == STEPS
-    assert isinstance(graph[graph.output.inputs[0]], Linear)
+    assert isinstance(graph[graph.output.inputs[0]], Linear | Neuron)
 
 
 def test_a_layer_that_is_used_twice_is_two_nodes_with_the_same_weights() -> None:

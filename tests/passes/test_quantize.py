@@ -305,3 +305,18 @@ def test_bits_and_granularity_are_those_of_the_target(name: str) -> None:
             integers(graph, target, granularity="channel")
     else:
         assert integers(graph, target, granularity="channel").of(Neuron)
+
+
+def test_input_neurons_count_their_threshold_in_units_of_the_input() -> None:
+    """More than 127.4 of 255 are at least 128, and 0.99 of one unit is none."""
+    for threshold, expected in ((127.4 / 255, 127), (1 / 255, 1), (1.0, 255)):
+        assert pixels(threshold)["p"].threshold == expected  # type: ignore[attr-defined]
+    with pytest.raises(LegalityError, match=r"p: its threshold 0\.00388.* is below 0\.00392.*, one unit of the input"):
+        pixels(0.99 / 255)
+
+
+def pixels(threshold: float) -> Graph:
+    graph = dense(np.array([[0.5, 0.8]]))
+    neuron = Neuron(name="p", inputs=("x",), decay=1.0, threshold=np.asarray(threshold))
+    source = replace(graph.input, high=255, scale=1 / 255, static=True)
+    return integers(replace(graph, nodes=(source, neuron, replace(graph["w"], inputs=("p",)), *graph.nodes[2:])))

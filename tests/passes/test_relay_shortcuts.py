@@ -160,11 +160,16 @@ def test_the_input_is_carried_if_it_is_spikes() -> None:
         relay_shortcuts(graph(high=255), LOIHI, NOTHING)
 
 
-@pytest.mark.parametrize("leaks", [False, True])
+ENDS = replace(RESIDUAL, input_neurons=True, counted=True)
+
+
+@pytest.mark.parametrize(
+    "recipe", [RESIDUAL, replace(RESIDUAL, decays_per_channel=True), ENDS], ids=["layers", "leaks", "ends"]
+)
 @pytest.mark.parametrize("seed", SEEDS[:12])
-def test_random_residual_networks_keep_every_spike(seed: int, leaks: bool) -> None:
+def test_random_residual_networks_keep_every_spike(seed: int, recipe: Recipe) -> None:
     """With one decay in a layer, or with decays per channel, which no shipped target with relays has."""
-    graph = random_network(seed, replace(RESIDUAL, decays_per_channel=leaks))
+    graph = random_network(seed, recipe)
     try:
         integer = lower(graph, ONNX, Calibration(random_inputs(graph, 8))).integer
     except LegalityError:

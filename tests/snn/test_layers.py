@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from snnkd_deploy.errors import ConfigError
-from snnkd_deploy.snn.layers import Neuron, Pointwise, Repeat, RowMajor, TimeMean
+from snnkd_deploy.snn.layers import InputNeuron, Neuron, Pointwise, Repeat, RowMajor, TimeMean
 from snnkd_deploy.snn.lif import LIF, lif
 
 
@@ -43,6 +45,21 @@ def test_a_neuron_forgets_between_batches() -> None:
 def test_a_neuron_out_of_range_is_refused_when_it_is_made() -> None:
     with pytest.raises(ConfigError, match="decay 2"):
         Neuron(4, decay=2)
+
+
+@pytest.mark.parametrize("threshold", [1.0, 0.4])
+def test_an_input_neuron_integrates_pixels_and_learns_how_many_steps_they_need(threshold: float) -> None:
+    """At the start what is brighter than half fires at each step, a quarter to a half at every other."""
+    neuron = InputNeuron(4, threshold)
+    pixels = torch.tensor([[0.0, 0.12, 0.2, 0.3, 0.51, 1.0]])
+    counts = neuron(Repeat(4)(pixels)).view(4, 6).sum(0)
+    assert counts.tolist() == [0, 0, 1, 2, 4, 4]
+    counts.sum().backward()
+    assert neuron.log_gain.grad is not None
+    assert neuron.log_gain.grad > 0
+    with torch.no_grad():
+        neuron.log_gain.fill_(math.log(threshold / 0.62))
+    assert neuron(Repeat(4)(pixels)).view(4, 6).sum(0).tolist() == [0, 0, 1, 1, 2, 4]
 
 
 @pytest.mark.parametrize("count", [1, 3])
