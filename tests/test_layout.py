@@ -54,6 +54,7 @@ ORDER = (
     "checkpoint",
     "distill",
     "torch_layers",
+    "torch_sums",
     "trace",
     "live",
     "user_code",
@@ -75,7 +76,18 @@ ORDER = (
 
 TRAINING = {
     *("cluster", "launch", "snn", "autoaugment", "augment", "batches", "checkpoint", "distill"),
-    *("train", "saliency_report", "torch_layers", "trace", "live", "user_code", "foreign", "teacher_cache", "finetune"),
+    *(
+        "train",
+        "saliency_report",
+        "torch_layers",
+        "torch_sums",
+        "trace",
+        "live",
+        "user_code",
+        "foreign",
+        "teacher_cache",
+        "finetune",
+    ),
 }
 ONLY_IN = {
     "torch": {*TRAINING, "frontend", "exporters"},
