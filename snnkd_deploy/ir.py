@@ -22,6 +22,7 @@ Array = NDArray[Any]
 Pair = tuple[int, int]
 Shape = tuple[int, ...]
 Reset = Literal["zero", "subtract", "subtract_late", "none"]
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 N = TypeVar("N", bound="Node")
 
 
@@ -107,6 +108,40 @@ class Conv2d(Node):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Conv(Node):
+    """Cross-correlation of any rank; weight `(out, in / groups, *kernel)`, bias `(out,)`.
+
+    `before` and `after`: padding of each side, with zeros or, in another `mode`, with what lies inside. No target holds
+    it; what is a Conv2d is one.
+    """
+
+    weight: Array
+    bias: Array
+    stride: Shape
+    before: Shape
+    after: Shape
+    dilation: Shape
+    groups: int = 1
+    mode: PaddingMode = "zeros"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ConvTranspose(Node):
+    """Each input adds its kernel's weights to outputs `stride` apart; weight `(in, out / groups, *kernel)`.
+
+    `padding` is cut off at both ends of each side, `output_padding` not at the far one. No target holds it.
+    """
+
+    weight: Array
+    bias: Array
+    stride: Shape
+    padding: Shape
+    output_padding: Shape
+    dilation: Shape
+    groups: int = 1
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class BatchNorm(Node):
     """y = (x - mean) / sqrt(variance + eps) * gamma + beta, each `(channels,)`, over the channel axis."""
 
@@ -138,6 +173,25 @@ class SumPool2d(Pool):
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MaxPool2d(Pool):
     """Maximum over the window; on spikes, OR at each step."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Window(Node):
+    """A pool of any rank, with padding; what is a Pool is one. No target holds it."""
+
+    kernel: Shape
+    stride: Shape
+    padding: Shape
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AvgPool(Window):
+    """Mean over the window, the zeros of its padding among it."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MaxPool(Window):
+    """Maximum over what of the window is no padding."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -216,11 +270,13 @@ class Output(Node):
 
 
 Synaptic = (Linear, Conv2d)
+General = (Conv, ConvTranspose, AvgPool, MaxPool)
+"""What only the simulator and the counter know: of every rank and padding, beside the kinds that targets hold."""
 KINDS: dict[str, type[Node]] = {
     kind.__name__: kind
     for kind in (
         *(Input, Linear, Conv2d, BatchNorm, AvgPool2d, SumPool2d, MaxPool2d, Flatten, Add, Attention, Relu, Neuron),
-        *(BiasedInput, Relay, Output),
+        *(BiasedInput, Relay, Output, *General),
     )
 }
 
@@ -337,9 +393,9 @@ def output_shape(node: Node, inputs: list[Shape]) -> Shape:
         if first != (node.weight.shape[1],):
             raise ValueError(f"{node.name} takes {node.weight.shape[1]} features, met shape {first}")
         return (node.weight.shape[0],)
-    if isinstance(node, Conv2d):
+    if isinstance(node, Conv2d | Conv | ConvTranspose):
         return _conv_shape(node, first)
-    if isinstance(node, Pool):
+    if isinstance(node, Pool | Window):
         return _pool_shape(node, first)
     if isinstance(node, Flatten):
         return (int(np.prod(first)),)
@@ -350,19 +406,38 @@ def output_shape(node: Node, inputs: list[Shape]) -> Shape:
     return first
 
 
-def _conv_shape(node: Conv2d, shape: Shape) -> Shape:
-    out, per_group = node.weight.shape[:2]
-    if len(shape) != 3 or shape[0] != per_group * node.groups or out % node.groups:
-        raise ValueError(f"{node.name} takes {per_group * node.groups} channels of a picture, met shape {shape}")
-    sides = [
-        (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
-        for size, kernel, pad, dilation, stride in zip(
-            shape[1:], node.weight.shape[2:], node.padding, node.dilation, node.stride, strict=True
-        )
-    ]
-    if min(sides) < 1:
+def sides(node: Conv2d | Conv | ConvTranspose | Pool | Window, shape: Shape) -> Shape:
+    """Lengths of the sides of its output; below 1 where its kernel does not fit into `shape`."""
+    if isinstance(node, Pool | Window):
+        spans: list[int] = [one - 1 for one in node.kernel]
+    else:
+        spans = [far * (taps - 1) for far, taps in zip(node.dilation, node.weight.shape[2:], strict=True)]
+    lengths = zip(shape[1:], _padded(node), spans, node.stride, strict=True)
+    if isinstance(node, ConvTranspose):
+        return tuple((size - 1) * stride + span + more + 1 for size, more, span, stride in lengths)
+    return tuple((size + more - span - 1) // stride + 1 for size, more, span, stride in lengths)
+
+
+def _padded(node: Conv2d | Conv | ConvTranspose | Pool | Window) -> list[int]:
+    """How much longer padding makes each side, of the input or, transposed, of the output."""
+    if isinstance(node, Pool):
+        return [0] * len(node.kernel)
+    if isinstance(node, Conv):
+        return [before + after for before, after in zip(node.before, node.after, strict=True)]
+    if isinstance(node, ConvTranspose):
+        return [after - 2 * cut for cut, after in zip(node.padding, node.output_padding, strict=True)]
+    return [2 * one for one in node.padding]
+
+
+def _conv_shape(node: Conv2d | Conv | ConvTranspose, shape: Shape) -> Shape:
+    first, second, *kernel = node.weight.shape
+    into, out = (first, second * node.groups) if isinstance(node, ConvTranspose) else (second * node.groups, first)
+    if len(shape) != 1 + len(kernel) or shape[0] != into or first % node.groups:
+        picture = "a picture" if len(kernel) == 2 else f"{len(kernel)} sides"
+        raise ValueError(f"{node.name} takes {into} channels of {picture}, met shape {shape}")
+    if min(found := sides(node, shape)) < 1:
         raise ValueError(f"{node.name}: its kernel does not fit into {shape}")
-    return (out, *sides)
+    return (out, *found)
 
 
 def _attention_shape(node: Attention, inputs: list[Shape]) -> Shape:
@@ -374,10 +449,7 @@ def _attention_shape(node: Attention, inputs: list[Shape]) -> Shape:
     return inputs[0]
 
 
-def _pool_shape(node: Pool, shape: Shape) -> Shape:
-    if len(shape) != 3 or shape[1] < node.kernel[0] or shape[2] < node.kernel[1]:
+def _pool_shape(node: Pool | Window, shape: Shape) -> Shape:
+    if len(shape) != 1 + len(node.kernel) or min(found := sides(node, shape)) < 1:
         raise ValueError(f"{node.name}: its window {node.kernel} does not fit into {shape}")
-    height, width = (
-        (size - kernel) // stride + 1 for size, kernel, stride in zip(shape[1:], node.kernel, node.stride, strict=True)
-    )
-    return (shape[0], height, width)
+    return (shape[0], *found)

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
 
-from snnkd_deploy.ir import Array, Attention, Conv2d, Linear, Pair, Pool
+from snnkd_deploy.geometry import grouped, tables, tap
+from snnkd_deploy.ir import (
+    Array,
+    Attention,
+    Conv,
+    Conv2d,
+    ConvTranspose,
+    Linear,
+    MaxPool,
+    Pair,
+    Pool,
+    Window,
+    sides,
+)
 
 EXACT = 2**53
 """Integers of smaller magnitude are exact in float64, and so are their sums in any order."""
@@ -53,6 +67,26 @@ def conv2d(x: Array, node: Conv2d) -> Array:
     for start in range(0, len(x), few):
         _add_taps(total[start : start + few], x[start : start + few], taps, node, (height, width))
     return _sum_exactly(x, node.weight, total.reshape(len(x), out, height, width)) + node.bias[:, None, None]
+
+
+def conv(x: Array, node: Conv | ConvTranspose) -> Array:
+    """`(N, in, *sides)` to `(N, out, ...)`, tap by tap, for every rank and padding."""
+    weight, read, sizes = grouped(node), tables(node, x.shape[1:]), sides(node, x.shape[1:])
+    groups, out, into, *kernel = weight.shape
+    total, at = np.zeros((len(x), groups, out, int(np.prod(sizes)))), product(*map(range, kernel))
+    for place, taps in zip(at, weight.reshape(groups, out, into, -1).transpose(3, 0, 1, 2), strict=True):
+        total += taps.astype(np.float64) @ tap(x, read, place).reshape(len(x), groups, into, -1)
+    summed = _sum_exactly(x, weight.reshape(groups * out, -1), total.reshape(len(x), -1, *sizes))
+    return summed + node.bias.reshape(-1, *[1] * len(sizes))
+
+
+def pool(x: Array, node: Window) -> Array:
+    """`(N, channels, *sides)` to `(N, channels, ...)`: the mean or the maximum of each window."""
+    read = tables(node, x.shape[1:])
+    lowest = np.iinfo(x.dtype).min if is_integer(x) else -np.inf
+    absent = lowest if isinstance(node, MaxPool) else 0
+    taps = [tap(x, read, place, absent) for place in product(*map(range, node.kernel))]
+    return np.asarray(np.max(taps, axis=0) if isinstance(node, MaxPool) else np.mean(taps, axis=0))
 
 
 def _add_taps(total: Array, x: Array, taps: Array, node: Conv2d, size: Pair) -> None:

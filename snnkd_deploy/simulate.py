@@ -19,7 +19,9 @@ from snnkd_deploy.ir import (
     AvgPool2d,
     BatchNorm,
     BiasedInput,
+    Conv,
     Conv2d,
+    ConvTranspose,
     Flatten,
     Graph,
     Input,
@@ -32,11 +34,14 @@ from snnkd_deploy.ir import (
     Relu,
     Stage,
     SumPool2d,
+    Window,
 )
-from snnkd_deploy.numerics import attention, conv2d, is_integer, linear, scale_by_fraction, windows
+from snnkd_deploy.numerics import attention, conv, conv2d, is_integer, linear, pool, scale_by_fraction, windows
 
 Observer = Callable[[Node, tuple[Array, ...], Array], None]
 """Called for each node with its inputs and its output, `(time or 1, batch, *shape)` each."""
+Look = Callable[[Neuron, int, Array], None]
+"""Called for each neuron at each step, before its node is observed, with v before the reset, `(batch, *shape)`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +55,7 @@ class Record:
     logits: Array
 
 
-def simulate(graph: Graph, inputs: Array, observe: Observer | None = None) -> Record:
+def simulate(graph: Graph, inputs: Array, observe: Observer | None = None, look: Look | None = None) -> Record:
     """Run `inputs`: integers `(batch, *shape)` for a still picture, `(time, batch, *shape)` for frames.
 
     Floats are accepted only by graphs before INTEGER. InputError if the shape or the range does not fit.
@@ -60,7 +65,7 @@ def simulate(graph: Graph, inputs: Array, observe: Observer | None = None) -> Re
     last_reader = {name: node.name for node in graph for name in node.inputs}
     for node in graph:
         arguments = tuple(values[name] for name in node.inputs)
-        value = _sample(graph, inputs) if isinstance(node, Input) else evaluate(node, arguments, graph)
+        value = _sample(graph, inputs) if isinstance(node, Input) else evaluate(node, arguments, graph, look)
         values[node.name] = value
         if isinstance(node, Neuron) and (own := own_channels(node)) != slice(0):
             spikes[node.name] = value[:, :, own].astype(np.uint8)
@@ -72,12 +77,14 @@ def simulate(graph: Graph, inputs: Array, observe: Observer | None = None) -> Re
     return Record(spikes, values[graph.output.name])
 
 
-def batches(graph: Graph, inputs: Array, size: int = 64, observe: Observer | None = None) -> Iterator[Record]:
+def batches(
+    graph: Graph, inputs: Array, size: int = 64, observe: Observer | None = None, look: Look | None = None
+) -> Iterator[Record]:
     """`simulate`, `size` samples at a time."""
     axis = sample_axis(graph)
     for start in range(0, inputs.shape[axis], size):
         part = inputs[start : start + size] if axis == 0 else inputs[:, start : start + size]
-        yield simulate(graph, part, observe)
+        yield simulate(graph, part, observe, look)
 
 
 def sample_axis(graph: Graph) -> int:
@@ -90,10 +97,10 @@ def predictions(graph: Graph, inputs: Array) -> Array:
     return np.concatenate([record.logits.argmax(axis=1) for record in batches(graph, inputs)])
 
 
-def evaluate(node: Node, arguments: tuple[Array, ...], graph: Graph) -> Array:
+def evaluate(node: Node, arguments: tuple[Array, ...], graph: Graph, look: Look | None = None) -> Array:
     """The output of one node, `(time or 1, batch, *shape)`."""
     if isinstance(node, Neuron):
-        return _fire(node, arguments[0], graph.timesteps)
+        return _fire(node, arguments[0], graph.timesteps, look)
     if isinstance(node, Output):
         return _read_out(arguments[0], graph)
     if isinstance(node, Add):
@@ -112,6 +119,10 @@ def _each_step(node: Node, x: Array) -> Array:
         return linear(x, node)
     if isinstance(node, Conv2d):
         return conv2d(x, node)
+    if isinstance(node, Conv | ConvTranspose):
+        return conv(x, node)
+    if isinstance(node, Window):
+        return pool(x, node)
     if isinstance(node, SumPool2d):
         return np.asarray(windows(x, node).sum(axis=(-2, -1)))
     if isinstance(node, AvgPool2d):
@@ -144,10 +155,12 @@ def own_channels(node: Neuron) -> slice:
     return slice(node.own) if isinstance(node, Relay) else slice(None)
 
 
-def _fire(node: Neuron, current: Array, timesteps: int) -> Array:
+def _fire(node: Neuron, current: Array, timesteps: int, look: Look | None) -> Array:
     spikes = np.empty((timesteps, *current.shape[1:]), dtype=np.int64)
-    for step, (_, fires) in enumerate(membranes(node, current, timesteps)):
+    for step, (potential, fires) in enumerate(membranes(node, current, timesteps)):
         spikes[step] = fires
+        if look is not None:
+            look(node, step, potential)
     return spikes
 
 

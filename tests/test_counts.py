@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from numpy.testing import assert_array_equal
 
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.compiler import lower
-from snnkd_deploy.counts import Activations, Counts, Neurons, Pools, Products, Sums, Synapses, collapsed, count
+from snnkd_deploy.counts import Activations, Counts, Neurons, Pools, Products, Sums, Synapses, count
+from snnkd_deploy.counts.fan_out import Weighing
 from snnkd_deploy.errors import GraphError, InputError, LegalityError
 from snnkd_deploy.ir import (
     Add,
@@ -238,20 +238,6 @@ def test_products_of_a_teacher_are_counted_exactly(seed: int) -> None:
     check(*teacher_network(seed, ATTENTIVE))
 
 
-@pytest.mark.parametrize(("shape", "order"), [((4, 2, 3), "context"), ((4, 1, 1), "scores")])
-def test_an_attention_multiplies_in_the_shorter_order_and_each_pair_once(shape: tuple[int, ...], order: str) -> None:
-    nodes: list[Node] = [Input(name="x", shape=shape, high=1, static=False)]
-    nodes += [Attention(name="a", inputs=("x", "x", "x"), heads=2), Output(name="y", inputs=("a",))]
-    counts = count(Graph(nodes=tuple(nodes), timesteps=1, stage=Stage.INTEGER), np.ones((1, 2, *shape), dtype=int))
-    layer = counts["a"]
-    assert isinstance(layer, Products)
-    tokens = shape[1] * shape[2]
-    pairs = {"context": 2 * 2 * 2 * tokens, "scores": 2 * 2 * tokens * tokens}  # 2 heads of 2 channels, each product
-    assert (layer.order, layer.input_kind, layer.events_in) == (order, "spikes", 2 * 3 * 4 * tokens)
-    assert layer.attention_and == layer.attention_adds == 2 * pairs[order]
-    assert layer.dense_macs == layer.ann_macs_nonzero == 2 * pairs[order] == 2 * min(pairs.values())
-
-
 def rows(counts: Counts) -> list[dict[str, Any]]:
     return [asdict(layer) for layer in counts.layers]
 
@@ -307,115 +293,10 @@ def test_a_pool_folded_into_a_kernel_is_found_and_counted_per_spike(kind: str) -
     assert after.event_macs == 0
 
 
-def one_layer(layer: Conv2d | Linear, shape: tuple[int, ...], *before: Node) -> Graph:
+def one_layer(layer: Weighing, shape: tuple[int, ...], *before: Node) -> Graph:
     """Pixels, what comes before the layer, the layer, the sum over time."""
     nodes = (Input(name="input", shape=shape, high=9), *before, layer, Output(name="output", inputs=("layer",)))
     return Graph(nodes=nodes, timesteps=1, stage=Stage.INTEGER)
-
-
-@settings(max_examples=200, deadline=None)
-@given(seed=seeds)
-def test_a_window_is_taken_out_of_a_kernel_only_where_that_changes_nothing(seed: int) -> None:
-    random = np.random.default_rng(seed)
-    shape = (2, int(random.integers(4, 9)), int(random.integers(4, 9)))
-    rows, columns = (int(one) for one in random.integers(1, 5, size=2))
-    weight = np.broadcast_to(random.integers(-1, 2, size=(3, 2, rows, 1)), (3, 2, rows, columns)).copy()
-    stride, padding = ((int(a), int(b)) for a, b in random.integers([[1, 1], [0, 0]], 5, size=(2, 2)))
-    conv = Conv2d(name="layer", inputs=("input",), weight=weight, bias=np.zeros(3, int), stride=stride, padding=padding)
-    taps = np.repeat(random.integers(0, 2, size=(3, 2, shape[1], -(-shape[2] // 3))), 3, axis=3)[..., : shape[2]]
-    flat = Flatten(name="flat", inputs=("input",))
-    linear = Linear(name="layer", inputs=("flat",), weight=taps.reshape(3, -1), bias=np.zeros(3, int))
-    for graph in (one_layer(conv, shape), one_layer(linear, shape, flat)):
-        same_behind_its_pool(graph, shape, random_inputs(graph, 2, seed))
-
-
-def same_behind_its_pool(graph: Graph, shape: tuple[int, ...], inputs: Array) -> None:
-    node = graph["layer"]
-    assert isinstance(node, Conv2d | Linear)
-    found = collapsed(node, graph)
-    pool = SumPool2d(name="pool", inputs=("input",), kernel=found.window, stride=found.window)
-    flat = Flatten(name="flat", inputs=("pool",))
-    before: tuple[Node, ...] = (pool, flat) if isinstance(node, Linear) else (pool,)
-    small = one_layer(replace(found.node, inputs=(before[-1].name,)), shape, *before)
-    assert small.shapes[before[-1].name] == found.shape
-    assert_array_equal(simulate(small, inputs).logits, simulate(graph, inputs).logits)
-
-
-def test_sums_of_spikes_from_a_residual_are_graded() -> None:
-    nodes = (
-        Input(name="input", shape=(3,), high=2, static=False),
-        Neuron(name="a", inputs=("input",), decay=0.0, threshold=np.asarray(0)),
-        Neuron(name="b", inputs=("input",), decay=0.0, threshold=np.asarray(1)),
-        Add(name="add", inputs=("a", "b")),
-        Linear(name="layer", inputs=("add",), weight=np.array([[5, 0, 7]]), bias=np.array([0])),
-        Output(name="output", inputs=("layer",)),
-    )
-    counts = count(Graph(nodes=nodes, timesteps=1, stage=Stage.INTEGER), np.array([[[1, 2, 0]]]))
-    layer = counts.synapses()[0]
-    assert (layer.input_kind, layer.fed_by) == ("sums", ("a", "b"))
-    assert (layer.events_in, layer.event_macs, layer.event_macs_nonzero) == (2, 2, 1)
-    assert (layer.synops_unit, layer.synops_unit_nonzero) == (3, 1)
-    assert counts.total("residual_adds") == 3
-
-
-def test_a_layer_behind_a_layer_reads_values() -> None:
-    inner = Linear(name="inner", inputs=("input",), weight=np.array([[1, 1], [1, -1]]), bias=np.array([0, 0]))
-    layer = Linear(name="layer", inputs=("inner",), weight=np.array([[1, 2]]), bias=np.array([0]))
-    counts = count(one_layer(layer, (2,), inner), np.array([[3, 3], [3, 1]]))
-    found = counts.synapses()[1]
-    assert (found.input_kind, found.events_in, found.event_macs, found.synops_unit) == ("values", 3, 3, None)
-
-
-def test_the_class_of_a_layer_does_not_depend_on_the_values_met() -> None:
-    graph = pooled_network("conv")
-    silent = count(graph, np.zeros((3, 2, 2, 8, 6), dtype=np.int64))["layer"]
-    assert isinstance(silent, Synapses)
-    assert (silent.input_kind, silent.events_in, silent.bias_adds) == ("sums", 0, 2 * 3 * 12)
-
-
-def test_a_neuron_that_fires_on_what_it_kept_is_active() -> None:
-    nodes = (
-        Input(name="input", shape=(1,), high=9, static=False),
-        Linear(name="layer", inputs=("input",), weight=np.array([[1], [0]]), bias=np.array([0, 0])),
-        Neuron(name="lif", inputs=("layer",), decay=1.0, threshold=np.asarray(1), reset="subtract"),
-        Output(name="output", inputs=("lif",)),
-    )
-    graph = Graph(nodes=nodes, timesteps=4, stage=Stage.INTEGER)
-    lif = count(graph, np.array([3, 0, 0, 0]).reshape(4, 1, 1))["lif"]
-    assert isinstance(lif, Neurons)
-    assert lif.spikes_per_step == (1, 1, 0, 0)
-    assert (lif.updates_active, lif.updates_inactive) == (3, 5)  # both at step 1: a zero weight delivers; one at step 2
-    assert (lif.leak_multiplies, lif.reset_adds, lif.compares) == (0, 2, 8)
-
-
-def test_a_still_picture_is_read_once_a_sample() -> None:
-    nodes = (
-        Input(name="input", shape=(4,), high=9),
-        Linear(name="layer", inputs=("input",), weight=np.ones((2, 4), dtype=int), bias=np.array([1, 0])),
-        Neuron(name="lif", inputs=("layer",), decay=0.5, threshold=np.asarray(5), decay_bits=1),
-        Output(name="output", inputs=("lif",)),
-    )
-    counts = count(Graph(nodes=nodes, timesteps=6, stage=Stage.INTEGER), np.array([[1, 0, 2, 0], [0, 0, 0, 3]]))
-    layer, lif = counts.synapses()[0], counts["lif"]
-    assert (layer.events_in, layer.event_macs, layer.dense_macs, layer.bias_adds) == (3, 6, 8, 2)
-    assert (layer.static, layer.feeds, layer.fed_by) == (True, "lif", ())
-    assert isinstance(lif, Neurons)
-    assert (lif.updates_active, lif.leak_multiplies) == (24, 24)
-    assert_array_equal(counts.events["layer"], [1, 0, 1, 1])
-
-
-def test_channels_that_do_not_leak_multiply_nothing() -> None:
-    nodes = (
-        Input(name="input", shape=(4, 2, 1), high=1, static=False),
-        Neuron(
-            name="lif", inputs=("input",), decay=np.array([0.5, 1.0, 0.0, 0.25]), threshold=np.asarray(1), decay_bits=2
-        ),
-        Flatten(name="flat", inputs=("lif",)),
-        Output(name="output", inputs=("flat",)),
-    )
-    lif = count(Graph(nodes=nodes, timesteps=3, stage=Stage.INTEGER), np.ones((3, 5, 4, 2, 1), dtype=int))["lif"]
-    assert isinstance(lif, Neurons)
-    assert (lif.compares, lif.leak_multiplies) == (3 * 5 * 8, 3 * 5 * 4)
 
 
 def test_no_samples_are_refused() -> None:
