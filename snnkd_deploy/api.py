@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from snnkd_deploy.deploy import Checked
 
 __all__ = [
-    "ExportOptions", "FinetuneOptions", "check", "compare", "cover", "diff", "energy", "export", "finetune", "mapping", "saliency",
-    "targets", "train", "verify",
+    "ExportOptions", "FinetuneOptions", "check", "compare", "cover", "diff", "energy", "export", "finetune",
+    "mapping", "saliency", "targets", "train", "verify",
 ]  # fmt: skip
 
 

@@ -23,13 +23,15 @@ p.lead { font-size: 1.15rem; padding: .8rem 1rem; background: var(--tint); borde
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .wide { overflow-x: auto; } .wide table { font-size: .9rem; }
 th, td { padding: .25rem .8rem .25rem 0; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
-td { white-space: nowrap; } td.word { white-space: normal; } th { vertical-align: bottom; } th.word, td.word { text-align: left; } tr.total td { font-weight: 600; }
+td { white-space: nowrap; } td.word { white-space: normal; } th { vertical-align: bottom; }
+th.word, td.word { text-align: left; } tr.total td { font-weight: 600; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: .5rem 0; }
 dt { font-weight: 600; } dd { margin: 0; }
 details { margin: .4rem 0 0; } summary { color: var(--quiet); cursor: pointer; }
 figure { margin: 1rem 0; break-inside: avoid; } figure svg { max-width: 100%; height: auto; fill: currentColor; }
 @media print { :root { --ink: #000; --paper: #fff; --quiet: #444; --line: #bbb; --tint: #f3f3f3; }
-       body { margin: 0; max-width: none; font-size: 11pt; } .wide { overflow: visible; } .wide table { font-size: 7.5pt; }
+       body { margin: 0; max-width: none; font-size: 11pt; }
+       .wide { overflow: visible; } .wide table { font-size: 7.5pt; }
        tr { break-inside: avoid; } details { display: none; } }
 @media (max-width: 40rem) { dl { grid-template-columns: 1fr; } dd { margin: 0 0 .4rem 1rem; } }
 """

@@ -130,7 +130,7 @@ class _Sent:
         """How many of the tile's outputs read each input, weights of zero left out."""
         if isinstance(self.layer, Linear):
             outputs = np.arange(prod(self.reader.shape)).reshape(self.reader.shape)[tile].reshape(-1)
-            return np.count_nonzero(self.layer.weight[outputs], axis=0).reshape(self.events.shape)
+            return np.asarray(np.count_nonzero(self.layer.weight[outputs], axis=0).reshape(self.events.shape))
         return _reach_of_convolution(self.layer, self.events.shape, tile, self.reader.shape)
 
 

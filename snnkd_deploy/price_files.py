@@ -81,11 +81,11 @@ def parse_table(text: str, origin: str) -> Table:
 def _table(content: Mapping[str, Any]) -> Table:
     prices = {key.removesuffix("_pj"): value for key, value in content["prices"].items()}
     own = {key: value for key, value in prices.items() if isinstance(value, Mapping)}
-    words = {key: content[key] for key in (*TEXTS, *NUMBERS)}
+    words: dict[str, Any] = {key: content[key] for key in (*TEXTS, *NUMBERS)}
+    words |= {key: tuple(content.get(key, ())) for key in LISTS}
     return Table(
         **words,
         checked=content.get("checked", ""),
-        **{key: tuple(content.get(key, ())) for key in LISTS},
         prices={key: as_price(value) for key, value in prices.items()},
         origins={key: (str(one["evidence"]), str(one["source"])) for key, one in own.items()},
         memory=_memory(content["memory"]) if "memory" in content else None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -174,6 +173,11 @@ class Charge:
     size_bits: float = 0
     bits: int = 0
 
+    @property
+    def happens(self) -> bool:
+        """Whether it is done at all."""
+        return bool(self.number.any() if isinstance(self.number, np.ndarray) else self.number)
+
 
 Bill = Mapping[str | None, Any]
 """How many operations fall to each entry of a table (of "memory": their nominal pJ); None collects those without."""
@@ -183,15 +187,15 @@ def bill(charges: Iterable[Charge], table: Table) -> Bill:
     """Put operations on the entries of a table; groups that another price includes cost nothing more."""
     due: Counter[str | None] = Counter()
     for charge in charges:
-        if table.covering(charge) and np.any(charge.number):
+        if table.covering(charge) and charge.happens:
             key = table.key(charge.operation)
             worth = table.memory.access(charge.size_bits, charge.bits) if key == "memory" and table.memory else 1
             due[key] += charge.number * worth
     return due
 
 
-def total(due: Bill, table: Table, samples: int) -> list[float]:
-    """Low, nominal and high pJ per sample of what has a price."""
+def total(due: Bill, table: Table, samples: int) -> list[Any]:
+    """Low, nominal and high pJ per sample of what has a price; arrays where the numbers are."""
     priced = [(table.price(key), number) for key, number in due.items() if key is not None]
     return [sum(three[at] * number for three, number in priced) / samples for at in range(3)]
 
@@ -200,7 +204,7 @@ def split(charges: Iterable[Charge], table: Table, samples: int, what: str) -> d
     """`total` by "group" or "layer"; where nothing has a price there is no entry."""
     parts: dict[str, list[Charge]] = {}
     for charge in charges:
-        if table.covering(charge) and table.key(charge.operation) and np.any(charge.number):
+        if table.covering(charge) and table.key(charge.operation) and charge.happens:
             parts.setdefault(getattr(charge, what), []).append(charge)
     return {name: total(bill(part, table), table, samples) for name, part in parts.items()}
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from snnkd_deploy.counts import (
     Activations,
-    Collapsed,
     Counts,
     Layer,
     Neurons,
@@ -21,9 +20,10 @@ from snnkd_deploy.counts import (
     Synapses,
     ann_layers,
     collapsed,
-    is_shortcut,
 )
-from snnkd_deploy.ir import Attention, Graph, Synaptic
+from snnkd_deploy.counts.ann import Collapsed
+from snnkd_deploy.counts.fan_out import Weighing
+from snnkd_deploy.ir import Attention, Graph
 
 MACS = ("macs_dense", "macs_dense_inrange", "macs_dense_nonzero")
 EFFECTIVE = ("macs_effective", "macs_effective_nonzero")
@@ -31,8 +31,9 @@ BITS = 8
 """Of weights and activations of an ANN where a price table is about integers; an SNN's weights have their own."""
 
 
-def anns(graph: Graph, counts: Counts, teacher: Graph | None, taught: Counts | None, bits: int | None) -> list[Any]:
-    """The teacher, if there is one, and an ANN of the shape of `graph`, whose weights have `bits` bits."""
+def anns(graph: Graph, counts: Counts, teacher: Graph | None, taught: Counts | None) -> list[dict[str, Any]]:
+    """The teacher, if there is one, and an ANN of the shape of `graph`, with weights of as many bits."""
+    bits = max((layer.weight_bits or BITS for layer in counts.synapses()), default=BITS)
     alike = teacher is not None and _signature(teacher) == _signature(graph)
     lent = _effective(taught) if alike and taught is not None else None
     same = {
@@ -41,7 +42,7 @@ def anns(graph: Graph, counts: Counts, teacher: Graph | None, taught: Counts | N
         "digest": None,
         "is_teacher": alike,
         "activation_bits": BITS,
-        **_whole(_merged(list(_same_shape(graph, counts, bits or BITS)), lent)),
+        **_whole(_merged(list(_same_shape(graph, counts, bits)), lent)),
         "effective_reason": None if lent else "no trained ANN of this shape to take zero activations from",
     }
     if teacher is None or taught is None:
@@ -76,13 +77,18 @@ def _merged(layers: list[dict[str, Any]], effective: list[tuple[int, int]] | Non
     return found
 
 
+def multiplying(taught: Counts) -> list[Synapses | Products]:
+    """The layers of an ANN that multiply, in order."""
+    return [layer for layer in taught.layers if isinstance(layer, Synapses | Products)]
+
+
 def _effective(taught: Counts) -> list[tuple[int, int]]:
     """Multiply-accumulates whose input is not zero, summed over samples, without and with zero weights left out."""
     found = []
-    for layer in taught.layers:
+    for layer in multiplying(taught):
         if isinstance(layer, Synapses):
             found.append((layer.synops, layer.synops_nonzero))
-        elif isinstance(layer, Products):
+        else:
             multiplied = layer.attention_and + layer.attention_adds
             found.append((multiplied, multiplied))
     return found
@@ -93,7 +99,7 @@ def _own(graph: Graph, counts: Counts) -> Iterator[dict[str, Any]]:
     for layer in counts.layers:
         macs = [getattr(layer, f"dense_macs{end}", 0) for end in ("", "_inrange", "_nonzero")]
         node = graph[layer.name]
-        small = Collapsed(node, graph.shapes[node.inputs[0]], (1, 1)) if isinstance(node, Synaptic) else None
+        small = Collapsed(node, graph.shapes[node.inputs[0]], (1, 1)) if isinstance(node, Weighing) else None
         yield _layer(layer, macs, small, BITS)
 
 
@@ -101,23 +107,22 @@ def _same_shape(graph: Graph, counts: Counts, bits: int) -> Iterator[dict[str, A
     """The layers of the ANN that has the shape of `graph`: pools in front of layers, no layer in a shortcut."""
     for layer in counts.layers:
         node = graph[layer.name]
-        if isinstance(node, Synaptic) and is_shortcut(node, graph):
+        if isinstance(layer, Synapses) and layer.shortcut:
             continue
         macs = [getattr(layer, f"ann_macs{end}", 0) for end in ("", "_inrange", "_nonzero")]
-        yield _layer(layer, macs, collapsed(node, graph) if isinstance(node, Synaptic) else None, bits)
+        yield _layer(layer, macs, collapsed(node, graph) if isinstance(node, Weighing) else None, bits)
 
 
 def _layer(layer: Layer, macs: list[int], small: Collapsed | None, bits: int) -> dict[str, Any]:
     """One dense inference of one layer."""
-    weight, bias = (small.node.weight, small.node.bias) if small else (None, None)
     adds, compares = _dense_work(layer)
     return {
         "name": layer.name,
         "op": layer.op,
         "inputs": prod(small.shape) if small else 0,
         "outputs": prod(layer.shape),
-        "params": weight.size + bias.size if weight is not None and bias is not None else 0,
-        "kernel": _kernel(weight),
+        "params": small.node.weight.size + small.node.bias.size if small else 0,
+        "kernel": kernel(small.node) if small else 0,
         "weight_bits": bits,
         **dict(zip(MACS, macs, strict=True)),
         "bias_adds": layer.bias_adds // layer.evaluations if isinstance(layer, Synapses) else 0,
@@ -126,9 +131,9 @@ def _layer(layer: Layer, macs: list[int], small: Collapsed | None, bits: int) ->
     }
 
 
-def _kernel(weight: Any) -> int:
-    """Outputs times taps of a kernel; of a matrix, its outputs."""
-    return 0 if weight is None else int(len(weight) * prod(weight.shape[2:]))
+def kernel(node: Weighing) -> int:
+    """Output channels times taps; of a matrix, its outputs."""
+    return int(node.bias.size * prod(node.weight.shape[2:]))
 
 
 def _dense_work(layer: Layer) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from math import ceil, floor, log2
 from typing import Any, NamedTuple
 
+from snnkd_deploy.counts.kinds import SPIKING as SPIKING_KINDS
 from snnkd_deploy.energy.operations import REFERENCE, Convention, ann_charges, charges, is_encoder, synaptic
 from snnkd_deploy.prices import Table, bill, total
 from snnkd_deploy.published import bands
@@ -91,7 +92,7 @@ def _without_spikes(row: Row) -> dict[str, Any]:
 
 def spiking_layers(report: Row) -> list[Row]:
     """Layers with weights that read spikes, or sums of them."""
-    return [row for row in synaptic(report) if row["input_kind"] in ("spikes", "sums") and not is_encoder(row)]
+    return [row for row in synaptic(report) if row["input_kind"] in SPIKING_KINDS and not is_encoder(row)]
 
 
 def spikes_per_synapse(report: Row) -> float | None:

@@ -16,7 +16,7 @@ def compare(reports: Mapping[str, Row]) -> dict[str, Any]:
     A run is on the front of a table if no other is at least as accurate and at most as dear, and better in one of both.
     """
     if unlabelled := [name for name, one in reports.items() if one["accuracy"]["snn_counted"] is None]:
-        raise InputError(f"{', '.join(unlabelled)}: counted on samples without labels, so there is no accuracy to compare")
+        raise InputError(f"{', '.join(unlabelled)}: no accuracy to compare, since the counted samples have no labels")
     tables = _shared(list(reports.values()))
     if not tables:
         raise InputError("no price table gives all of these reports an energy")
@@ -34,9 +34,18 @@ def compare(reports: Mapping[str, Row]) -> dict[str, Any]:
 
 
 def _shared(reports: Sequence[Row]) -> list[str]:
-    """Tables that price the spiking networks of all reports."""
-    priced = [{entry["table"] for entry in one["energy"] if entry["snn"]} for one in reports]
-    return [entry["table"] for entry in reports[0]["energy"] if all(entry["table"] in some for some in priced)]
+    """Tables that price the spiking networks of all reports, or lack a price for the same operations of all of them."""
+    lacking = [{entry["table"]: _lacking(entry) for entry in one["energy"] if entry["snn"]} for one in reports]
+    names = [entry["table"] for entry in reports[0]["energy"]]
+    return [name for name in names if all(one.get(name) is not None for one in lacking) and _alike(lacking, name)]
+
+
+def _lacking(entry: Row) -> frozenset[str]:
+    return frozenset(one["operation"] for one in entry["unpriced"] if one["side"] == "snn")
+
+
+def _alike(lacking: Sequence[Mapping[str, frozenset[str]]], name: str) -> bool:
+    return len({one[name] for one in lacking}) == 1
 
 
 def _run(name: str, report: Row, tables: Sequence[str]) -> dict[str, Any]:

@@ -17,13 +17,16 @@ import numpy as np
 
 from snnkd_deploy import __version__
 from snnkd_deploy.counts import Counts, Layer, Neurons, Synapses, count
+from snnkd_deploy.counts.fan_out import Weighing
+from snnkd_deploy.counts.kinds import SPIKING
 from snnkd_deploy.energy import memory, sampling
-from snnkd_deploy.energy.anns import anns
+from snnkd_deploy.energy.anns import anns, kernel
 from snnkd_deploy.energy.operations import REFERENCE, pairs
 from snnkd_deploy.energy.stored import SCHEMA, SCHEMA_VERSION, Report
 from snnkd_deploy.errors import GraphError, InputError
 from snnkd_deploy.ir import Array, BiasedInput, Graph, Relay, Stage, canonical_bytes
 from snnkd_deploy.mapping import Mapping as CoreMapping
+from snnkd_deploy.neurobench import neurobench_block
 from snnkd_deploy.placement import as_dict, place
 
 FEW = 100
@@ -81,7 +84,8 @@ def counted(
             "accuracy": _accuracy(counts, taught, labels, accuracy),
             "layers": [{**_row(layer, counts, graph), "ci95": intervals[layer.name]} for layer in counts.layers],
             "totals": _totals(counts),
-            "ann": anns(shape, shaped, teacher, taught, model["weight_bits"]),
+            "neurobench": neurobench_block(counts, graph),
+            "ann": anns(shape, shaped, teacher, taught),
             "mapping": placed,
             "sampling": kept,
             "warnings": _warnings(graph, counts, teacher, taught, tuple(uncounted)),
@@ -102,7 +106,8 @@ def _model(graph: Graph, counts: Counts, name: str, target: str) -> dict[str, An
         "name": name,
         "target": target,
         "digest": graph.digest,
-        "graph_stage": graph.stage.name,
+        "graph_stage": counts.stage,
+        "simulator": counts.simulator,
         "timesteps": graph.timesteps,
         "neurons": sum(prod(layer.shape) for layer in counts.layers if isinstance(layer, Neurons)),
         **relays,
@@ -143,8 +148,9 @@ def _row(layer: Layer, counts: Counts, graph: Graph) -> dict[str, Any]:
     """A layer as JSON: sums over samples, and the same per inference."""
     row = asdict(layer)
     if isinstance(layer, Synapses):
-        weight = graph[layer.name].weight  # type: ignore[attr-defined]
-        row |= {**_derived(layer, counts.timesteps), "kernel": len(weight) * prod(weight.shape[2:])}
+        node = graph[layer.name]
+        assert isinstance(node, Weighing)
+        row |= {**_derived(layer, counts.timesteps), "kernel": kernel(node)}
     work = sum(pairs(row, REFERENCE)) if isinstance(layer, Synapses) else 0
     accesses = {
         kind: memory.of_layer(row, work, counts.samples, ideal)
@@ -156,7 +162,7 @@ def _row(layer: Layer, counts: Counts, graph: Graph) -> dict[str, Any]:
 
 def _derived(layer: Synapses, timesteps: int) -> dict[str, Any]:
     """`encoder_macs`: of a layer on a still picture, both conventions. `spikes_per_synapse`: per inference."""
-    spiking = layer.input_kind in ("spikes", "sums")
+    spiking = layer.input_kind in SPIKING
     encoder = None
     if layer.static and not spiking:
         once = {"dense": layer.dense_macs_inrange * layer.evaluations, "events": layer.event_macs}
@@ -215,7 +221,7 @@ def _relays(graph: Graph) -> int:
 def _warnings(
     graph: Graph, counts: Counts, teacher: Graph | None, taught: Counts | None, uncounted: tuple[str, ...]
 ) -> list[str]:
-    found = list(getattr(counts, "warnings", ()))
+    found = list(counts.warnings)
     if counts.samples < FEW:
         found.append(f"only {counts.samples} samples were counted")
     for layer in counts.layers:

@@ -55,7 +55,7 @@ def _core(placed: Row, report: Row, table: Table, at: int) -> float:
     named = rows[placed["name"]]
     synapses = next((row for row in rows.values() if row.get("feeds") == placed["name"]), named)
     kind = "linear" if synapses["op"] == "Linear" else "conv"
-    time = placed["busiest_synops"] / steps * _time(table, f"synop_{kind}", at)
+    time: float = placed["busiest_synops"] / steps * _time(table, f"synop_{kind}", at)
     if "updates_active" in named:
         updates = named["updates_active"] + named["updates_inactive"]
         active = named["updates_active"] / updates

@@ -1,7 +1,7 @@
 """Reads and writes of on-chip memory, by the model of Lemaire et al. 2022 (arXiv 2210.13107) and with ideal reuse.
 
-Without reuse an event fetches, for each output that it reaches, a weight and the membrane, and writes the membrane back;
-a neuron reads and writes its membrane once a step; events wait in queues before and behind a layer; finding the
+Without reuse an event fetches, for each output that it reaches, a weight and the membrane, and writes the membrane
+back; a neuron reads and writes its membrane once a step; events wait in queues before and behind a layer; finding the
 addresses takes an addition for each pair and, in a convolution, two multiplications for each event. A layer on real
 numbers, and an ANN, fetches a weight and in a convolution an input for each multiply-accumulate, and keeps its sums in
 registers. A bias is fetched each time that it is added. Where the paper takes whole kernels, pairs are exact here.
@@ -118,9 +118,7 @@ def charged_ann(layer: Row, accesses: Accesses, memory: Memory, activation_bits:
     return found
 
 
-def _charges(
-    name: str, accesses: Accesses, repeats: int, sizes: Mapping[str, tuple[float, int]]
-) -> list[Charge]:
+def _charges(name: str, accesses: Accesses, repeats: int, sizes: Mapping[str, tuple[float, int]]) -> list[Charge]:
     found = []
     for field, number in accesses.items():
         group, operation = OPERATIONS[field]

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from snnkd_deploy.energy.anns import compared, works
 from snnkd_deploy.energy.break_even import break_even, capacity_bits, of_table
 from snnkd_deploy.energy.counted import plain
@@ -21,7 +23,7 @@ from snnkd_deploy.energy.operations import REFERENCE, Convention, ann_charges, c
 from snnkd_deploy.energy.sampling import Resampled, interval
 from snnkd_deploy.energy.stored import DERIVED, Report
 from snnkd_deploy.energy.verdict import headline, of_cases, uncertainty, warnings
-from snnkd_deploy.prices import Charge, Table, bill, ratio, split, total
+from snnkd_deploy.prices import Bill, Charge, Table, bill, ratio, split, total
 
 Row = Mapping[str, Any]
 
@@ -74,11 +76,7 @@ def _entry(report: Row, table: Table, resampled: Resampled) -> dict[str, Any]:
     """What one table says: the reference convention in detail, then every comparison."""
     samples, against = report["data"]["samples"], forms(report, table)
     done = [] if table.scope == "device" else charges(report, REFERENCE, table)
-    cases = [
-        _case(report, table, convention, form)
-        for convention in (() if table.scope == "device" else conventions(report, table))
-        for form in against
-    ]
+    cases = _cases(report, table, against) if done else []
     entry = {
         **_described(table),
         "unit": "pJ",
@@ -125,7 +123,7 @@ def _by_layer_and_class(done: list[Charge], table: Table, samples: int) -> dict[
 
 def _ann(form: Form, samples: int) -> dict[str, Any]:
     """Total of an ANN in the reference convention, None if an operation of it has no price; on a device a floor."""
-    due = bill(ann_charges(form.ann, form.work, REFERENCE, form.table, samples, form.bits), form.table)
+    due = _ann_bill(form, REFERENCE, samples)
     known = None not in due or form.table.scope == "device"
     return {
         "total": total(due, form.table, samples) if known else None,
@@ -142,18 +140,31 @@ def _dense_by_layer(report: Row, table: Table, done: list[Charge], samples: int)
     return {name: three[1] for name, three in split(dense, table, samples, "layer").items()}
 
 
-def _case(report: Row, table: Table, convention: Convention, form: Form) -> dict[str, Any]:
-    """One comparison; its ratio is None unless all operations of both sides have a price."""
-    samples = report["data"]["samples"]
-    ours = bill(charges(report, convention, table), table)
-    theirs = bill(ann_charges(form.ann, form.work, convention, form.table, samples, form.bits), form.table)
-    return {
-        "convention": asdict(convention),
-        "against": form.label,
-        "snn": total(ours, table, samples),
-        "ann": None if None in theirs else total(theirs, form.table, samples),
-        "ratio": ratio(theirs, ours, table, form.table),
-    }
+def _ann_bill(form: Form, convention: Convention, samples: int) -> Bill:
+    return bill(ann_charges(form.ann, form.work, convention, form.table, samples, form.bits), form.table)
+
+
+def _cases(report: Row, table: Table, against: list[Form]) -> list[dict[str, Any]]:
+    """Every way of counting against every ANN; a ratio is None unless all operations of both sides have a price."""
+    samples, found = report["data"]["samples"], []
+    bills: dict[tuple[str, str], list[Bill]] = {}
+    for convention in conventions(report, table) if against else ():
+        ours = bill(charges(report, convention, table), table)
+        spiking = total(ours, table, samples)
+        matters = (convention.weights, convention.reuse)
+        if matters not in bills:
+            bills[matters] = [_ann_bill(form, convention, samples) for form in against]
+        for form, theirs in zip(against, bills[matters], strict=True):
+            found.append(
+                {
+                    "convention": asdict(convention),
+                    "against": form.label,
+                    "snn": spiking,
+                    "ann": None if None in theirs else total(theirs, form.table, samples),
+                    "ratio": ratio(theirs, ours, table, form.table),
+                }
+            )
+    return found
 
 
 def _ratio_intervals(report: Row, table: Table, against: list[Form], resampled: Resampled) -> list[dict[str, Any]]:
@@ -162,10 +173,9 @@ def _ratio_intervals(report: Row, table: Table, against: list[Form], resampled: 
     ours = bill(charges(resampled.report(report), REFERENCE, table), table)
     found = []
     for form in against:
-        ann = resampled.ann(form.ann)
-        theirs = bill(ann_charges(ann, form.work, REFERENCE, form.table, samples, form.bits), form.table)
+        theirs = _ann_bill(form._replace(ann=resampled.ann(form.ann)), REFERENCE, samples)
         below = total(ours, table, samples)[1]
-        known = None not in ours and None not in theirs and bool((below > 0).all())
+        known = None not in ours and None not in theirs and bool(np.all(below > 0))
         over = total(theirs, form.table, samples)[1] / below if known else None
         found.append({**form.label, "ci95": None if over is None else interval(over)})
     return found

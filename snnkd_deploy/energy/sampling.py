@@ -6,13 +6,14 @@ replacement gives intervals for any price table later, without the network. Up t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+import functools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from snnkd_deploy.counts import Counts
+from snnkd_deploy.counts import Counts, Products, Synapses
+from snnkd_deploy.energy.anns import EFFECTIVE, multiplying
 from snnkd_deploy.ir import Array
 
 GROUPS = 100
@@ -21,6 +22,12 @@ SEED = 0
 LEVEL = 0.95
 
 Row = Mapping[str, Any]
+
+FIELDS = (
+    *("events_in", "synops", "synops_nonzero", "synops_unit", "synops_unit_nonzero", "updates_active", "spikes_out"),
+    *("pool_ops", "attention_and", "attention_adds"),
+)
+"""Counts that other counts follow from; those that are the same for every sample are not kept."""
 
 
 def grouped(counts: Counts, taught: Counts | None) -> dict[str, Any]:
@@ -34,10 +41,17 @@ def grouped(counts: Counts, taught: Counts | None) -> dict[str, Any]:
         "seed": SEED,
         "group_sizes": sizes.tolist(),
         "layers": {layer.name: _fields(layer.name, counts, owner) for layer in counts.layers},
-        "teacher": None
-        if taught is None
-        else {layer.name: _fields(layer.name, taught, owner) for layer in taught.layers},
+        "teacher": None if taught is None else [_multiplied(one, taught, owner) for one in multiplying(taught)],
     }
+
+
+def _multiplied(layer: Synapses | Products, taught: Counts, owner: Array) -> dict[str, list[int]]:
+    """Inputs of a layer of the teacher that are not zero, as `anns` counts them."""
+    found = taught.per_sample[layer.name]
+    if isinstance(layer, Products):
+        both = found["attention_and"] + found["attention_adds"]
+        return {field: _sums(both, owner) for field in EFFECTIVE}
+    return {field: _sums(found[key], owner) for field, key in zip(EFFECTIVE, ("synops", "synops_nonzero"), strict=True)}
 
 
 def _owners(samples: int) -> Array:
@@ -49,13 +63,14 @@ def _owners(samples: int) -> Array:
 
 
 def _fields(name: str, counts: Counts, owner: Array) -> dict[str, list[int]]:
-    groups = int(owner.max()) + 1
-    found = {}
-    for field, values in counts.per_sample[name].items():
-        sums = np.zeros(groups, dtype=np.int64)
-        np.add.at(sums, owner, values)
-        found[field] = sums.tolist()
-    return found
+    given = {field: values for field, values in counts.per_sample[name].items() if field in FIELDS}
+    return {field: _sums(values, owner) for field, values in given.items() if (values != values[0]).any()}
+
+
+def _sums(values: Array, owner: Array) -> list[int]:
+    sums = np.zeros(int(owner.max()) + 1, dtype=np.int64)
+    np.add.at(sums, owner, values)
+    return list(sums.tolist())
 
 
 class Resampled:
@@ -83,31 +98,29 @@ class Resampled:
         kept = self.kept["teacher"]
         if kept is None or ann["macs_effective"] is None:
             return dict(ann)
-        counted = iter([fields for fields in kept.values() if "synops" in fields or "attention_and" in fields])
-        return {**ann, "layers": [self._layer(layer, counted) for layer in ann["layers"]]}
+        counted = iter(kept)
+        return {**ann, "layers": [self._layer(one, counted) if one["macs_dense"] else one for one in ann["layers"]]}
 
-    def _layer(self, layer: Row, counted: Any) -> dict[str, Any]:
-        if not layer["macs_dense"]:
-            return dict(layer)
+    def _layer(self, layer: Row, counted: Iterator[Row]) -> dict[str, Any]:
+        """Layers that multiply come in the order of those of the teacher."""
         fields = next(counted)
-        if "synops" not in fields:
-            both = self.sums(fields["attention_and"]) + self.sums(fields["attention_adds"])
-            return {**layer, "macs_effective": both, "macs_effective_nonzero": both}
-        found = {"macs_effective": "synops", "macs_effective_nonzero": "synops_nonzero"}
-        return {**layer, **{key: self.sums(fields[field]) for key, field in found.items()}}
+        return {**layer, **{field: self.sums(groups) for field, groups in fields.items()}}
 
     def _row(self, row: Row, fields: Mapping[str, Any]) -> dict[str, Any]:
         varied: dict[str, Any] = {field: self.sums(groups) for field, groups in fields.items()}
         if "updates_active" in varied:
             updates = row["updates_active"] + row["updates_inactive"]
-            varied |= {"updates_inactive": updates - varied["updates_active"], "membrane_adds": varied["updates_active"]}
+            active = varied["updates_active"]
+            varied |= {"updates_inactive": updates - active, "membrane_adds": active}
+        if "spikes_out" in varied and "reset_adds" in row:
             varied["reset_adds"] = varied["spikes_out"] if row["reset_adds"] else 0
-        for macs in ("event_macs", "event_macs_nonzero"):
-            if "synops" in varied:
-                varied[macs] = varied[macs.replace("event_macs", "synops")] if row[macs] else 0
+        for macs, synops in (("event_macs", "synops"), ("event_macs_nonzero", "synops_nonzero")):
+            if synops in varied:
+                varied[macs] = varied[synops] if row[macs] else 0
         return {**row, **varied}
 
 
+@functools.cache
 def _multiplicities(groups: int) -> Array:
     """How often each group is drawn, `(resamples, groups)`."""
     drawn = np.random.default_rng(SEED).integers(groups, size=(RESAMPLES, groups))

@@ -42,7 +42,8 @@ def headline(report: Row, entries: list[dict[str, Any]]) -> dict[str, Any]:
     cases = [case for entry in entries for case in entry["cases"]]
     roles = [ann["role"] for ann in compared(report)]
     found = of_cases(cases)
-    tables = {kind: [one["table"] for one in entries if one["verdict"] == kind] for kind in ("wins", "loses", "depends")}
+    kinds = ("wins", "loses", "depends")
+    tables = {kind: [one["table"] for one in entries if one["verdict"] == kind] for kind in kinds}
     return {
         "all": found,
         "against": {role: of_cases([one for one in cases if one["against"]["role"] == role]) for role in roles},
@@ -66,10 +67,12 @@ def _statement(found: Row, tables: Mapping[str, list[str]]) -> str:
     every = f"all {found['of']} comparisons under {count} price table{'s' if count > 1 else ''}"
     if found["verdict"] != "depends":
         return f"The spiking network {found['verdict']}: {ranged} in {every}"
+    if count == 1:
+        return f"No verdict: {ranged}; it depends on how one counts ({found['wins']} of {found['of']} comparisons won)"
     wins, loses, depends = (len(tables[kind]) for kind in ("wins", "loses", "depends"))
     return (
-        f"No verdict: {ranged}. The spiking network wins under {wins} of {count} price tables, loses under {loses}; under "
-        f"{depends} it depends on how one counts. In all it wins {found['wins']} of {found['of']} comparisons"
+        f"No verdict: {ranged}. The spiking network wins under {wins} of {count} price tables, loses under {loses}; "
+        f"under {depends} it depends on how one counts. In all it wins {found['wins']} of {found['of']} comparisons"
     )
 
 
@@ -79,8 +82,13 @@ def _left_out(report: Row, entries: list[dict[str, Any]]) -> list[str]:
     if any(entry["scope"] == "arithmetic" and not entry["memory"] for entry in entries):
         found.append("memory and moving of data, under tables that price arithmetic alone")
     chips = [entry for entry in entries if entry["scope"] == "chip"]
-    if unmapped := [one["table"] for one in chips if not report["mapping"] or report["mapping"]["target"] not in one["mapped"]]:
+    target = report["mapping"]["target"] if report["mapping"] else None
+    if unmapped := [one["table"] for one in chips if target not in one["mapped"]]:
         found.append(f"messages, hops and time, where the network is not mapped to that chip ({', '.join(unmapped)})")
+    if graded := [one["table"] for one in chips if any(part["operation"] == "mac" for part in one["unpriced"])]:
+        found.append(
+            f"multiplications of pixels or sums of spikes, where a chip takes spikes alone ({', '.join(graded)})"
+        )
     if silent := [one["table"] for one in chips if not one["static"] and "static" not in one["included"]]:
         found.append(f"static power, where none is published with the prices ({', '.join(silent)})")
     return found
@@ -92,13 +100,13 @@ def warnings(entry: Row) -> list[str]:
     time, static = entry["time"], entry["static"]
     if time and time["static_share"] is not None and time["static_share"] > STATIC_SHARE:
         found.append(
-            f"static power is {time['static_share']:.0%} of the energy of an inference of {time['inference_us'][1]:.3g} "
-            "µs: what operations cost hardly matters"
+            f"static power is {time['static_share']:.0%} of the energy of an inference of "
+            f"{time['inference_us'][1]:.3g} µs: what operations cost hardly matters"
         )
     if static and static["volt"] != entry["volt"]:
         found.append(
-            f"prices at {_volts(entry['volt'])}, static power at {_volts(static['volt'])}: they are not of one operating "
-            "point, so static energy stands apart from the total"
+            f"prices at {_volts(entry['volt'])}, static power at {_volts(static['volt'])}: they are not of one "
+            "operating point, so static energy stands apart from the total"
         )
     if entry["scope"] == "device":
         found.append("a floor at full load, not an estimate: one sample at a time takes one to two decades more")

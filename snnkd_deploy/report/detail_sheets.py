@@ -38,8 +38,8 @@ def break_even(report: Row) -> Sheet:
             )
     headings = ("price table", "against", "silent", "spiking", "dense cost", "margin", "S*", "rate*", "T*")
     note = (
-        "silent: without a single spike. margin: how often its spikes the network may have. S*, rate*: spikes per synapse and "
-        "per neuron and step at which both cost the same. T*: most steps, with the first layer at each step / once."
+        "silent: without a single spike. margin: how often its spikes the network may have. S*, rate*: spikes per "
+        "synapse and per neuron and step at which both cost the same. T*: most steps, first layer at each step / once."
     )
     title = "Break-even, by table and ANN (nominal prices, reference way of counting)"
     return sheet(title, headings, rows, left=2, note=note)
@@ -101,10 +101,13 @@ def _part(snn: Row, what: str, name: str) -> float:
 def formula(report: Row) -> Sheet:
     """From the formula of the papers to the exact figure."""
     rows = [
-        (one["step"], ("-" if one["change_pj"] < 0 else "+") + one_energy(abs(one["change_pj"])), one_energy(one["total_pj"]))
-        for one in report["literature"]["steps"]
+        (one["step"], _change(one["change_pj"]), one_energy(one["total_pj"])) for one in report["literature"]["steps"]
     ]
     return sheet("From the papers' formula to the exact figure", ("step", "change", "then"), rows)
+
+
+def _change(pj: float) -> str:
+    return ("-" if pj < 0 else "+") + one_energy(abs(pj))
 
 
 _ACCESSES = (
@@ -122,7 +125,8 @@ def memory(report: Row) -> Sheet:
             if any(sums):
                 rows.append((row["name"], kind.split("_")[0], *map(number, sums)))
     headings = ("layer", "reuse", "weights", "states read", "written", "inputs", "outputs", "addresses")
-    return sheet("Memory accesses per inference (of a layer on a still picture: per evaluation)", headings, rows, left=2)
+    title = "Memory accesses per inference (of a layer on a still picture: per evaluation)"
+    return sheet(title, headings, rows, left=2)
 
 
 def mapping(report: Row) -> Sheet:
@@ -157,5 +161,3 @@ def sources(report: Row) -> Sheet:
         rows.append((entry["table"], entry["evidence"], entry["hash"][:12], entry["source"] + "." + checked, boundary))
     headings = ("price table", "evidence", "hash", "source", "covers")
     return sheet("Price tables", headings, rows, left=5)
-
-

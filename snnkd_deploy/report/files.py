@@ -47,16 +47,17 @@ def layer_csv(report: Row) -> str:
     table = csv.DictWriter(out, names, restval="", extrasaction="ignore", lineterminator="\n")
     table.writeheader()
     for row in report["layers"]:
-        ends = {f"{key}_{end}": pair[at] for key, pair in row["ci95"].items() for at, end in enumerate(("low95", "high95"))}
+        low = {f"{key}_low95": pair[0] for key, pair in row["ci95"].items()}
+        high = {f"{key}_high95": pair[1] for key, pair in row["ci95"].items()}
         costs = {f"{one['table']}_pj": one["snn"]["by_layer"].get(row["name"], ("", ""))[1] for one in entries}
         shape = "x".join(map(str, row["shape"]))
-        table.writerow({**row, "shape": shape, **row["per_inference"], **ends, **costs})
+        table.writerow({**row, "shape": shape, **row["per_inference"], **low, **high, **costs})
     return out.getvalue()
 
 
 _WORDS = (
-    *("name", "op", "placement", "input_kind", "shape", "static", "rate", "spikes_per_synapse", "params", "weight_bits"),
-    *("zero_weights", "dense_macs", "dense_macs_inrange", "ann_macs"),
+    *("name", "op", "placement", "input_kind", "shape", "static", "rate", "spikes_per_synapse", "params"),
+    *("weight_bits", "zero_weights", "dense_macs", "dense_macs_inrange", "ann_macs"),
 )
 
 

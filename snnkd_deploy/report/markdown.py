@@ -21,7 +21,8 @@ def markdown(report: Row) -> str:
     for one in sheets:
         lines += ["", *table(one)]
     lines += ["", "## Notes", "", *(f"- {text}" for text in wording.elsewhere(report, full=True))]
-    lines += [f"- {text}" for text in (*wording.notes(report, full=True), wording.conventions(report), wording.hashes(report))]
+    notes = (*wording.notes(report, full=True), wording.conventions(report), wording.hashes(report))
+    lines += [f"- {text}" for text in notes]
     return "\n".join([*lines, "", *meanings(sheets)]) + "\n"
 
 

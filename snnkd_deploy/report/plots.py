@@ -170,7 +170,10 @@ def rates(report: Row) -> Figure | None:
 
 
 def accuracies(points: Sequence[Row], table: str) -> Figure:
-    """Accuracy against energy of runs and ANNs: `name`, `pj` [low, nominal, high], `accuracy`, `ci95`, `kind`, `front`."""
+    """Accuracy against energy of runs and ANNs; the line joins those on the front.
+
+    A point: `name`, `pj` [low, nominal, high], `accuracy`, `ci95` or None, `kind` spiking or ann, `front`.
+    """
     scale, unit = unit_of(max(one["pj"][1] for one in points))
     drawn = figure(WIDTH, 4.2)
     axes = plain_axes(drawn)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from snnkd_deploy import page
 from snnkd_deploy.report import plots, wording
 from snnkd_deploy.report.detail_sheets import details, sources
-from snnkd_deploy.report.numbers import form, role
+from snnkd_deploy.report.numbers import form
 from snnkd_deploy.report.sheets import Sheet, chips, comparison, layer_counts
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ FOREST = (
 )
 LAYERS = "Nominal energy of the spiking network by layer and class of operation, reference way of counting."
 SPIKES = (
-    "All that spikes cause grows with the spikes per synapse; the rest does not. Diamonds: S*, where the network would cost "
-    "what the ANN does. Grey: published break-even points."
+    "All that spikes cause grows with the spikes per synapse; the rest does not. Diamonds: S*, where the network would "
+    "cost what the ANN does. Grey: published break-even points."
 )
 WATERFALL = "What the usual formula leaves out, one after the other, at 45 nm fp32 prices."
 RATES = "Spikes per neuron, in percent, of each layer at each step: mean over the samples."
@@ -92,17 +92,17 @@ def points_of(report: Row, entry: Row) -> list[dict[str, Any]]:
     accuracy = report["accuracy"]
     if accuracy["snn_counted"] is None:
         return []
-    found = [_point(f"spiking, T = {report['model']['timesteps']}", entry["snn"]["total"], accuracy["snn_counted"], "spiking")]
-    found[0]["ci95"] = accuracy["snn_ci95"]
+    name = f"spiking, T = {report['model']['timesteps']}"
+    found = [_point(name, entry["snn"]["total"], accuracy["snn_counted"], accuracy["snn_ci95"], "spiking")]
     if accuracy["ann_counted"] is not None:
         for one in entry["ann"]:
             if one["role"] == "teacher" and one["total"] and not one["bits"]:
-                found.append(_point(form(one), one["total"], accuracy["ann_counted"], role("ann")))
+                found.append(_point(form(one), one["total"], accuracy["ann_counted"], None, "ann"))
     return found
 
 
-def _point(name: str, pj: Any, accuracy: float, kind: str) -> dict[str, Any]:
-    return {"name": name, "pj": pj, "accuracy": accuracy, "ci95": None, "kind": kind, "front": False}
+def _point(name: str, pj: Any, accuracy: float, spread: Any, kind: str) -> dict[str, Any]:
+    return {"name": name, "pj": pj, "accuracy": accuracy, "ci95": spread, "kind": kind, "front": False}
 
 
 def sheet_of(sheet: Sheet) -> str:

@@ -49,12 +49,13 @@ def comparison(report: Row, wide: bool = False) -> Sheet:
     """Both sides under every table that prices arithmetic."""
     entries = [entry for entry in report["energy"] if entry["scope"] == "arithmetic"]
     labels = _labels(entries, wide)
-    first = ["price table", "spiking network", "95 % of samples"] if wide else ["price table", "spiking network"]
-    anns = [named(form(label, short=not wide), "dense ANN" if label["work"] == "dense" else "sparse ANN") for label in labels]
+    first = ("price table", "spiking network", "95 % of samples") if wide else ("price table", "spiking network")
+    kinds = {"dense": "dense ANN", "effective": "sparse ANN"}
+    anns = [named(form(label, short=not wide), kinds[label["work"]]) for label in labels]
     last = [named(one, one) for one in ("ANN/SNN", "verdict")]
     return Sheet(
         "Energy per inference, both sides under the same prices" + ("" if wide else " (nominal)"),
-        tuple([*(named(one, one) for one in first), *anns, *last]),
+        (*(named(one, one) for one in first), *anns, *last),
         [_compared(entry, labels, wide) for entry in entries],
     )
 
@@ -64,7 +65,8 @@ def _compared(entry: Row, labels: Sequence[Row], wide: bool) -> tuple[str, ...]:
     three = snn["total"] if wide else [snn["total"][1]] * 3
     anns = [_total(entry, label, wide) for label in labels]
     samples = (between(*snn["ci95"]),) if wide else ()
-    return (entry["table"], at_least(three, snn["lower_bound"]), *samples, *anns, ranged(entry["ratio"]), VERDICTS[entry["verdict"]])
+    spiking, verdict = at_least(three, snn["lower_bound"]), VERDICTS[entry["verdict"]]
+    return (entry["table"], spiking, *samples, *anns, ranged(entry["ratio"]), verdict)
 
 
 def _labels(entries: Iterable[Row], wide: bool) -> list[Row]:
@@ -84,7 +86,7 @@ def chips(report: Row) -> Sheet:
     """What the spiking network costs on chips, where no ANN runs."""
     rows = []
     for entry in report["energy"]:
-        if entry["scope"] == "chip":
+        if entry["scope"] == "chip" and entry["snn"]["total"][1]:
             time = entry["time"] or {"inference_us": None, "static_pj": None}
             took = f"{time['inference_us'][1]:.3g} µs" if time["inference_us"] else NOTHING
             spiking = at_least(entry["snn"]["total"], entry["snn"]["lower_bound"])

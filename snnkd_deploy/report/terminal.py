@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from io import StringIO
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -18,13 +18,13 @@ from snnkd_deploy.report.sheets import Sheet, chips, comparison, layer_counts
 
 Row = Mapping[str, Any]
 FOOTNOTES = (
-    "Means per inference, summed over its T steps; layers marked 'once' count one evaluation. rate: spikes per neuron "
-    "and step. events: inputs that are not zero. synops: pairs of an event and an output that reads it; an addition "
-    "each. MACs: the same where the input is no single spike. updates: neurons times steps; active ones got an event or "
-    "a bias, or fired.",
+    "Means per inference, summed over its T steps; layers marked 'once' count one evaluation. rate: spikes per "
+    "neuron and step. events: inputs that are not zero. synops: pairs of an event and an output that reads it; an "
+    "addition each. MACs: the same where the input is no single spike. updates: neurons times steps; active ones got "
+    "an event or a bias, or fired.",
     "ANN/SNN above 1: the spiking network needs less; its range is over prices, ways of counting and ANNs under one "
-    "table, and who wins is said only if all of them agree. dense: every input multiplied; sparse: inputs that are zero "
-    "skipped. ≥: something in it has no price, or only a least one.",
+    "table, and who wins is said only if all of them agree. dense: every input multiplied; sparse: inputs that are "
+    "zero skipped. ≥: something in it has no price, or only a least one.",
 )
 MORE = "With sources, break-even, memory and mapping: --full. A page with plots: --out report.html (or .md, .csv)"
 
@@ -45,7 +45,9 @@ def renderable(report: Row, full: bool = False) -> RenderableType:
     """The whole report, for a rich console."""
     parts: list[RenderableType] = [Text(wording.title(report)), Text(), _summary(report), Text()]
     parts += [as_table(one) for one in (comparison(report), chips(report)) if one.rows]
-    parts += [*(Text(line) for line in wording.elsewhere(report, full)), Text(), as_table(layer_counts(report))]
+    if lines := [Text(line) for line in wording.elsewhere(report, full)]:
+        parts += [*lines, Text()]
+    parts.append(as_table(layer_counts(report)))
     if full:
         parts += [as_table(one) for one in details(report)]
         parts += [Text(line) for line in (*_sources(report), wording.conventions(report), wording.hashes(report))]
@@ -69,7 +71,8 @@ def as_table(sheet: Sheet) -> Table:
     table.caption, table.caption_justify = sheet.note or None, "left"
     for index, column in enumerate(sheet.columns):
         heading = Text(".\n".join(column.heading.rsplit(".", 1)))
-        table.add_column(heading, justify="left" if index < sheet.left else "right", overflow="fold", no_wrap=index == 0)
+        side: Literal["left", "right"] = "left" if index < sheet.left else "right"
+        table.add_column(heading, justify=side, overflow="fold", no_wrap=index == 0)
     for row in sheet.rows[: len(sheet.rows) - sheet.totals]:
         table.add_row(*map(Text, row))
     if sheet.totals:

@@ -36,9 +36,10 @@ def moved(found: Row) -> str:
     sampling = found["sampling"]
     width = sampling["ratio_half_width"]
     parts = {"prices of one table": "pricing", "way of counting": "counting", "choice of table": "tables"}
-    factors = [f"{name} {factor(found[key]['factor'])}" for name, key in parts.items() if found[key]["factor"]]
+    known = {name: found[key]["factor"] for name, key in parts.items()}
+    factors = [f"{name} {factor(value)}" for name, value in known.items() if value is not None and value > 1.005]
     samples = [] if width is None else [f"samples ±{share(width)} (95 %, bootstrap over {sampling['samples']:,})"]
-    return f"the ratio moves with: {', '.join(samples + factors)}"
+    return f"the ratio moves with: {', '.join(samples + factors) or 'nothing that was varied'}"
 
 
 def _break_even(found: Row) -> Iterator[tuple[str, str]]:
@@ -104,17 +105,18 @@ def elsewhere(report: Row, full: bool = False) -> Iterator[str]:
         first = found[0][1]
         parts = (f"{table} {one_energy(one['total'][1])}" for table, one in found if one["role"] == first["role"])
         yield f"The ANN ({form(first)}) on a processor at full load takes at least: {', '.join(parts)}"
-    if any(entry["scope"] == "chip" for entry in report["energy"]):
-        yield _sensitivity(report)
+    means = report["totals"]["per_inference"]
+    accumulates = means.get("synops", 0) - means.get("event_macs", 0)
+    if accumulates and any(entry["scope"] == "chip" for entry in report["energy"]):
+        yield _sensitivity(accumulates)
     for entry in report["energy"]:
         if full or report["model"]["target"] in entry["mapped"]:
             yield from (f"{entry['table']}, measured: {anchor(entry, one)}" for one in entry["anchors"])
 
 
-def _sensitivity(report: Row) -> str:
-    """Accumulates alone at every price that a survey lists."""
-    found, means = survey(), report["totals"]["per_inference"]
-    done = means.get("synops", 0) - means.get("event_macs", 0)
+def _sensitivity(done: float) -> str:
+    """So many accumulates alone, at every price that a survey lists."""
+    found = survey()
     (cheap, least), *_, (dear, most) = sorted(found.synop_pj.items(), key=lambda one: one[1])
     return (
         f"The network's {number(done)} synaptic operations alone, at what a survey lists: {one_energy(done * least)} "
@@ -131,8 +133,8 @@ def anchor(entry: Row, found: Row) -> str:
     part = [one / 1e9 / found["dynamic_mj"] for one in (low, high)]
     return (
         f"{found['network']} took {found['dynamic_mj']:.3g} mJ dynamic of {found['total_mj']:.3g} mJ an inference; its "
-        f"{number(updates[0])} to {number(updates[1])} neuron updates at {idle:g} to {active:g} pJ are {one_energy(low)} to "
-        f"{one_energy(high)}, {part[0]:.0%} to {part[1]:.0%} of it ({found['source']})"
+        f"{number(updates[0])} to {number(updates[1])} neuron updates at {idle:g} to {active:g} pJ are "
+        f"{one_energy(low)} to {one_energy(high)}, {part[0]:.0%} to {part[1]:.0%} of it ({found['source']})"
     )
 
 
