@@ -99,7 +99,7 @@ def test_fewer_bits_of_an_activation_need_fewer_rows_of_a_multiplier() -> None:
 def test_the_dearer_side_may_have_another_table() -> None:
     """Half the price of a synop above; the neuron's price moves on both sides at once."""
     other = table(TEXT.replace("[1, 2.0, 4]", "[0.5, 1, 2]"))
-    due = {"synop": 10}
+    due: Bill = {"synop": 10}
     assert ratio(due, due, table(), other) == [0.5, 0.5, 0.5]
 
 
