@@ -6,6 +6,7 @@ bundle = export(train(), target="loihi")
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from snnkd_deploy.bundle import Bundle, find_bundle, newest, open_bundle
 from snnkd_deploy.calibration import FinetuneOptions
 from snnkd_deploy.comparison import differences
 from snnkd_deploy.config import TrainConfig, load_config
-from snnkd_deploy.errors import BundleError
+from snnkd_deploy.errors import BundleError, ConfigError, RunError
 from snnkd_deploy.export import ExportOptions, bundle_data, export, verify
 from snnkd_deploy.ir import Graph
 from snnkd_deploy.progress import Watch
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from snnkd_deploy.deploy import Checked
 
 __all__ = [
-    "ExportOptions", "FinetuneOptions", "check", "cover", "diff", "energy", "export", "finetune", "mapping", "saliency",
-    "targets", "train", "verify",
+    "ExportOptions", "FinetuneOptions", "check", "compare", "cover", "diff", "energy", "export", "finetune",
+    "mapping", "saliency", "targets", "train", "verify",
 ]  # fmt: skip
 
 
@@ -96,14 +97,35 @@ def energy(
     simulated on the test data (all, or the first `samples`), its operations are counted and the report is written.
     """
     from snnkd_deploy import energy as estimator
-    from snnkd_deploy.prices import load_tables
+    from snnkd_deploy.price_files import load_tables
 
     prices, path = load_tables(tables), Path(report)
-    if refresh or not path.exists():
-        source = open_bundle(bundle) if bundle is not None else newest(latest().path)
-        counted = _count(source, samples)
-        estimator.write(path, counted)
-    return estimator.price(estimator.read(path), prices)
+    if not refresh and path.exists():
+        return estimator.price(estimator.read(path), prices)
+    source = open_bundle(bundle) if bundle is not None else newest(latest().path)
+    counted = estimator.price(_count(source, samples), prices)
+    estimator.write(path, counted)
+    return counted
+
+
+def compare(reports: Iterable[Path | str], *, tables: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Several written reports under the same price tables: accuracy against energy, and the Pareto front.
+
+    Named after their files, by as much of the path as tells them apart.
+    """
+    from snnkd_deploy import energy as estimator
+    from snnkd_deploy.price_files import load_tables
+
+    prices, paths = load_tables(tables), [Path(one) for one in reports]
+    return estimator.compare(
+        {name: estimator.price(estimator.read(path), prices) for name, path in zip(_names(paths), paths, strict=True)}
+    )
+
+
+def _names(paths: list[Path]) -> list[str]:
+    """File names without suffix, or whole paths where two are alike."""
+    stems = [path.stem for path in paths]
+    return stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
 
 
 def check(target: str, config: TrainConfig | None = None) -> Graph:
@@ -172,13 +194,14 @@ def diff(first: Path | str, second: Path | str) -> list[str]:
 
 def _count(bundle: Bundle, samples: int | None) -> dict[str, Any]:
     from snnkd_deploy import energy as estimator
+    from snnkd_deploy.mapping import map_network
 
     data = bundle_data(bundle)
     count = min(samples or len(data.test), len(data.test))
     ladder = bundle.manifest["ladder"]
     encoding = data.encoding.kind if data.encoding else "frames" if data.frames else "direct"
     labels, before = data.test.labels, ladder.get("teacher") or ladder.get("ann") or {}
-    uncounted = tuple(bundle.manifest["run"].get("teacher_uncounted", ()))
+    uncounted, target = tuple(bundle.manifest["run"].get("teacher_uncounted", ())), _target(bundle.target)
     return estimator.build(
         graph=bundle.graphs["legal"],
         inputs=data.test.integers(slice(count)),
@@ -191,4 +214,24 @@ def _count(bundle: Bundle, samples: int | None) -> dict[str, Any]:
         name=str(bundle.manifest["run"]["name"]),
         target=bundle.target,
         unrelayed=bundle.graphs["integer"],
+        mapping=map_network(bundle.graphs["legal"], target) if target else None,
+        state_bits=target.state.bits if target else None,
+        training=_training(bundle),
     )
+
+
+def _target(name: str) -> Target | None:
+    """The target of a bundle; None if its file was the user's and is known by no name."""
+    try:
+        return load_target(name)
+    except ConfigError:
+        return None
+
+
+def _training(bundle: Bundle) -> dict[str, Any]:
+    """Method and settings of the run that a bundle lies in, nothing if it lies in none."""
+    try:
+        config = open_run(bundle.path.parents[1]).config
+    except (RunError, IndexError):
+        return {}
+    return {"model": config.model, "method": config.method, "width": config.width, "seed": config.seed}

@@ -389,25 +389,74 @@ def mapping(bundle: Path | None, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("report", type=click.Path(path_type=Path))
+@click.argument("reports", metavar="REPORT...", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--bundle", type=click.Path(path_type=Path), help="export to count on (default: the newest)")
 @click.option("--refresh", is_flag=True, help="count again even if REPORT exists")
 @click.option("--samples", type=click.IntRange(min=1), help="test images to count on (default: all)")
 @click.option("--table", "tables", multiple=True, help="price table: a name or the path of a .toml file (default: all)")
+@click.option(
+    "--out", "outs", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
+    help="write it too: .html (a page with plots), .md, .csv (a row a layer) or .json (with these prices)",
+)  # fmt: skip
+@click.option("--full", is_flag=True, help="print everything that the figures rest on")
+@click.option("--schema", is_flag=True, help="print the JSON Schema of a report, and nothing else")
 @_json
 def energy(
-    report: Path, bundle: Path | None, refresh: bool, samples: int | None, tables: tuple[str, ...], as_json: bool
+    reports: tuple[Path, ...],
+    bundle: Path | None,
+    refresh: bool,
+    samples: int | None,
+    tables: tuple[str, ...],
+    outs: tuple[Path, ...],
+    full: bool,
+    schema: bool,
+    as_json: bool,
 ) -> None:
-    """Count the operations of the exported network into REPORT, or read REPORT, and price them."""
+    """Count the operations of the exported network into REPORT, or read REPORT, and price them.
+
+    Several reports that exist are compared: accuracy against energy, and which of them no other beats in both.
+    """
+    if schema:
+        from snnkd_deploy.energy import json_schema
+
+        _print_json(json_schema())
+    elif len(reports) == 1:
+        _energy_of_one(reports[0], bundle, refresh, samples, tables, outs, full, as_json)
+    elif not reports:
+        raise ConfigError("name the report to write or to read, for example report.json, or several to compare")
+    elif bundle or refresh or samples:
+        raise ConfigError("--bundle, --refresh and --samples are for one report; several are read as they are")
+    else:
+        _energy_of_several(reports, tables, outs, as_json)
+
+
+def _energy_of_one(
+    report: Path, bundle: Path | None, refresh: bool, samples: int | None, tables: tuple[str, ...],
+    outs: tuple[Path, ...], full: bool, as_json: bool,
+) -> None:  # fmt: skip
     from snnkd_deploy.api import energy as run_energy
+    from snnkd_deploy.report import check_suffix, render, write_as
 
+    for path in outs:
+        check_suffix(path)
     priced = run_energy(report, bundle, refresh=refresh, samples=samples, tables=tables)
-    if as_json:
-        _print_json(priced)
-        return
-    from snnkd_deploy.report import render
+    for path in outs:
+        write_as(priced, path)
+    _print_json(priced) if as_json else click.echo(render(priced, full=full))
 
-    click.echo(render(priced))
+
+def _energy_of_several(
+    reports: tuple[Path, ...], tables: tuple[str, ...], outs: tuple[Path, ...], as_json: bool
+) -> None:
+    from snnkd_deploy.api import compare
+    from snnkd_deploy.report import check_suffix, comparison
+
+    for path in outs:
+        check_suffix(path)
+    found = compare(reports, tables=tables)
+    for path in outs:
+        comparison.write_as(found, path)
+    _print_json(found) if as_json else click.echo(comparison.render(found))
 
 
 @main.command()

@@ -5,15 +5,13 @@
         network(images)
     counts = counted(tally)
 
-Torch sums float tensors slowly and multiplies matrices fast, so each sum over time, samples or neurons is a product
-with ones; whole numbers below 2**24 are exact in float32. Spikes that a pool of windows side by side reads are counted
-behind it, where there are fewer numbers. The network decides what fires: in float32 that may be another spike than the
-reference simulator's, in float64 it is the same.
+Spikes that a pool of windows side by side reads are counted behind it, where there are fewer numbers. The network
+decides what fires: in float32 that may be another spike than the reference simulator's, in float64 it is the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from typing import Any
@@ -26,6 +24,7 @@ from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.counts import Tally
 from snnkd_deploy.counts.attention import products
 from snnkd_deploy.counts.reach import Reach, active, reach
+from snnkd_deploy.counts.tally import EXACT32, PAIRS, UNITS
 from snnkd_deploy.errors import GraphError
 from snnkd_deploy.ir import (
     Add,
@@ -45,6 +44,7 @@ from snnkd_deploy.ir import (
 )
 from snnkd_deploy.passes.fold_batchnorm import fold_batchnorm
 from snnkd_deploy.target import load_target
+from snnkd_deploy.torch_sums import Summed, numbers, ones, summed, whole, wide
 from snnkd_deploy.trace import trace
 
 COUNTED = Weighing | Pool | Window | Attention | Neuron | Relu
@@ -86,8 +86,7 @@ class _Hooks:
         self.unsure = [node for node in tally.graph.of(Neuron) if not _always(tally.graph, node.inputs[0]).all()]
         self.kept = _sources(tally.graph, [node.name for node in self.unsure])
         """Nodes whose values decide which updates are active; none where every output has a bias."""
-        self.signed = tally.graph.input.low < 0
-        self.maps: dict[str, Tensor] = {}
+        self.sums: dict[str, Summed] = {}
         self.values: dict[str, Array] = {}
 
     def listening(self, node: Node) -> Any:
@@ -103,7 +102,7 @@ class _Hooks:
             elif isinstance(node, Weighing):
                 self._arrived(node, given[0])
             elif isinstance(node, Relu):
-                self._summed(node.name, "nonzero_out", _numbers(self._by_sample(out != 0, node.name)))
+                self._summed(node.name, "nonzero_out", numbers(self._by_sample(out != 0, node.name)))
             elif isinstance(node, Attention):
                 self._attended(node, given)
 
@@ -118,48 +117,59 @@ class _Hooks:
             every = np.full(len(logits), size)
             found = active(self._reach(node.inputs[0]), self.values[node.name]) if node in self.unsure else every
             self._summed(node.name, "updates_active", found)
-        self.maps.clear()
+        self.sums.clear()
         self.values.clear()
 
     def _summed(self, name: str, what: str, number: Array) -> None:
         self.tally.add(name, what, number if self.per_sample or len(number) == 1 else number.sum(keepdims=True))
 
     def _fired(self, node: Neuron, spikes: Tensor) -> None:
-        if node.name in self.pooled:
-            return
-        rows, restored = _rows(spikes)
-        if self.per_sample:
-            self.maps[node.name] = self._over_time(spikes, self.graph.timesteps)
-            self.tally.fired(node.name, _whole(self._by_step(rows)))
-            return
-        steps = rows.view(self.graph.timesteps, -1, rows.shape[1])
-        maps = torch.stack([_ones(one, len(one)) @ one for one in steps])
-        self.maps[node.name] = restored(maps.sum(0, keepdim=True))
-        self.tally.fired(node.name, _whole(maps.sum(1, keepdim=True)))
+        if node.name not in self.pooled:
+            self.sums[node.name] = self._sums(spikes, node.name)
+            self.tally.fired(node.name, whole(self.sums[node.name].by_step))
 
     def _windowed(self, node: Pool | Window, x: Tensor, out: Tensor) -> None:
+        """A pool, or behind it the neurons that it alone reads: there are as many spikes as in front."""
         neuron = node.inputs[0]
         if self.pooled.get(neuron) != node.name:
             self._arrived(node, x)
             return
-        spikes = self._by_step(_rows(out)[0]) / self.tally.carried[node.name].unit
-        found = _whole(spikes if self.per_sample else spikes.sum(1, keepdim=True))
-        self.tally.fired(neuron, found)
-        self.tally.add(node.name, "synops", found.sum(axis=0))
+        found = self.sums[node.name] = self._sums(out, node.name)
+        spikes = whole(found.by_step / self.tally.carried[node.name].unit)
+        self.tally.fired(neuron, spikes)
+        self.tally.add(node.name, "synops", spikes.sum(axis=0))
 
     def _arrived(self, node: Weighing | Pool | Window, x: Tensor) -> None:
-        source = node.inputs[0]
-        carried, steps = self.tally.carried[source], self._steps(source)
-        if carried.kind == "spikes":
-            known = self.maps.get(_unflattened(self.graph, source))
-            events = self._over_time(x, steps) / carried.unit if known is None else known
-        else:
-            events = self._over_time(_wide(x != 0) if self.signed or carried.kind == "values" else x.sign(), steps)
-        shape = self.graph.shapes[source]
-        self.tally.arrived(node.name, _whole(events).reshape(-1, *shape))
-        if carried.kind == "sums" and isinstance(node, Weighing):
-            spikes = self._over_time(x.abs() if self.signed else x, steps) / carried.unit
-            self.tally.arrived_as(node.name, _whole(spikes).reshape(-1, *shape))
+        carried = self.tally.carried[node.inputs[0]]
+        source = _unflattened(self.graph, node.inputs[0])
+        found = self.sums[source] if source in self.sums else self._sums(x, node.inputs[0])
+        unit = found.values / carried.unit if carried.kind == "sums" and isinstance(node, Weighing) else None
+        self._told(node.name, found.events / carried.unit if carried.kind == "spikes" else found.events, unit)
+
+    def _sums(self, x: Tensor, name: str) -> Summed:
+        carried = self.tally.carried[name]
+        signed = carried.kind == "values" or self.graph.input.low < 0
+        return summed(x, self._steps(name), self.per_sample, carried.kind == "spikes", signed)
+
+    def _told(self, name: str, events: Tensor, units: Tensor | None) -> None:
+        """Event maps `(batch or 1, *shape)`, and how many spikes their events stand for."""
+        maps = [None if one is None else one.flatten(1) for one in (events, units)]
+        summed = [None if one is None else whole(ones(one, len(one)) @ one) for one in maps]
+        assert summed[0] is not None
+        self.tally.mapped(name, summed[0], summed[1])
+        for one, fields in zip(maps, (PAIRS, UNITS), strict=True):
+            if self.per_sample and one is not None:
+                self._multiplied(name, one, fields)
+
+    def _multiplied(self, name: str, rows: Tensor, fields: tuple[str, str]) -> None:
+        """Work of each sample: its map times the fan-out, in a type that holds it exactly."""
+        reads = self.tally.fan_out(name)
+        most = float(rows.max()) * max(float(reads[0].sum(dtype=np.float64)), rows.shape[1])
+        rows = rows.double() if most >= EXACT32 else rows
+        if fields == PAIRS:
+            self.tally.add(name, "events_in", whole(rows @ ones(rows, rows.shape[1])))
+        for read, what in zip(reads, fields, strict=False):
+            self.tally.add(name, what, whole(rows @ torch.from_numpy(read).to(rows)))
 
     def _attended(self, node: Attention, factors: tuple[Tensor, ...]) -> None:
         parts = [self._as_steps(one, name) for one, name in zip(factors, node.inputs, strict=True)]
@@ -168,19 +178,6 @@ class _Hooks:
 
     def _steps(self, name: str) -> int:
         return 1 if name in self.graph.static else self.graph.timesteps
-
-    def _over_time(self, x: Tensor, steps: int) -> Tensor:
-        """Sums over steps, `(batch, *shape)`, or over samples as well, `(1, *shape)`."""
-        rows, restored = _rows(x)
-        if not self.per_sample:
-            return restored((_ones(rows, len(rows)) @ rows)[None])
-        if steps == 1:
-            return x.detach()
-        return restored((_ones(rows, steps) @ rows.view(steps, -1)).view(-1, rows.shape[1]))
-
-    def _by_step(self, rows: Tensor) -> Tensor:
-        """Sums over the neurons, `(time, batch)`."""
-        return (rows @ _ones(rows, rows.shape[1])).view(self.graph.timesteps, -1)
 
     def _by_sample(self, events: Tensor, name: str) -> Tensor:
         """How many are true in each sample."""
@@ -191,7 +188,7 @@ class _Hooks:
         self.values[node.name] = self._as_steps(x, name)
 
     def _as_steps(self, x: Tensor, name: str) -> Array:
-        return _numbers(_wide(x.detach()).unflatten(0, (self._steps(name), -1)))
+        return numbers(wide(x.detach()).unflatten(0, (self._steps(name), -1)))
 
     def _reach(self, name: str) -> Reach:
         """Where anything arrives behind `name`, from the values that were kept."""
@@ -240,30 +237,3 @@ def _sources(graph: Graph, neurons: list[str]) -> set[str]:
 
 def _unflattened(graph: Graph, name: str) -> str:
     return graph[name].inputs[0] if isinstance(graph[name], Flatten) else name
-
-
-def _rows(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """A matrix of one row a step and sample, in the order of memory, and what gives rows their shape again."""
-    wide, shape = _wide(x.detach()), x.shape[1:]
-    if x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
-        turned = shape[1:] + shape[:1]
-        return wide.permute(0, 2, 3, 1).flatten(1), lambda rows: rows.view(-1, *turned).permute(0, 3, 1, 2)
-    return wide.flatten(1), lambda rows: rows.view(-1, *shape)
-
-
-def _wide(x: Tensor) -> Tensor:
-    """In a type whose whole numbers are exact up to 2**24."""
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()
-
-
-def _ones(like: Tensor, count: int) -> Tensor:
-    return torch.ones(count, dtype=like.dtype, device=like.device)
-
-
-def _whole(x: Tensor) -> Array:
-    """The whole numbers that rounding left it close to."""
-    return _numbers(_wide(x).round())
-
-
-def _numbers(x: Tensor) -> Array:
-    return np.asarray(x.cpu().numpy())

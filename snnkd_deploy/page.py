@@ -12,17 +12,28 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #1c2024; --paper: #fff; --quiet: #5c6670; --line: #d5dae0; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --paper: #14171a; --quiet: #9aa5b0; --line: #363d45; } }
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 60rem;
+:root { color-scheme: light dark; --ink: #1c2024; --paper: #fff; --quiet: #5c6670; --line: #d5dae0; --tint: #f3f5f7; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --paper: #14171a; --quiet: #9aa5b0; --line: #363d45;
+       --tint: #1e2328; } }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 62rem;
        margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; line-height: 1.2; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
+h1 { font-size: 1.6rem; line-height: 1.2; } h2 { font-size: 1.2rem; margin-top: 2.2rem; break-after: avoid; }
 p.quiet, figcaption { color: var(--quiet); }
+p.lead { font-size: 1.15rem; padding: .8rem 1rem; background: var(--tint); border-left: 4px solid #2a7fb8; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .8rem .25rem 0; text-align: right; border-bottom: 1px solid var(--line); }
-th:first-child, td:first-child { text-align: left; }
-figure { margin: 1rem 0; break-inside: avoid; } figure svg { max-width: 100%; height: auto; }
-@media print { :root { --ink: #000; --paper: #fff; --quiet: #444; --line: #bbb; } body { margin: 0; } }
+.wide { overflow-x: auto; } .wide table { font-size: .9rem; }
+th, td { padding: .25rem .8rem .25rem 0; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
+td { white-space: nowrap; } td.word { white-space: normal; } th { vertical-align: bottom; }
+th.word, td.word { text-align: left; } tr.total td { font-weight: 600; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: .5rem 0; }
+dt { font-weight: 600; } dd { margin: 0; }
+details { margin: .4rem 0 0; } summary { color: var(--quiet); cursor: pointer; }
+figure { margin: 1rem 0; break-inside: avoid; } figure svg { max-width: 100%; height: auto; fill: currentColor; }
+@media print { :root { --ink: #000; --paper: #fff; --quiet: #444; --line: #bbb; --tint: #f3f3f3; }
+       body { margin: 0; max-width: none; font-size: 11pt; }
+       .wide { overflow: visible; } .wide table { font-size: 7.5pt; }
+       tr { break-inside: avoid; } details { display: none; } }
+@media (max-width: 40rem) { dl { grid-template-columns: 1fr; } dd { margin: 0 0 .4rem 1rem; } }
 """
 
 
@@ -45,12 +56,36 @@ def paragraph(text: str, *, quiet: bool = False) -> str:
     return f'<p class="quiet">{escape(text)}</p>' if quiet else f"<p>{escape(text)}</p>"
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """The first column is text, the others are numbers."""
-    head = "".join(f"<th>{escape(one)}</th>" for one in columns)
-    lines = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
-    body = "\n".join(f"<tr>{line}</tr>" for line in lines)
-    return f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
+def lead(text: str) -> str:
+    """The one sentence that a reader should take away."""
+    return f'<p class="lead">{escape(text)}</p>'
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> str:
+    """Terms with what there is to say of them."""
+    return f"<dl>{''.join(f'<dt>{escape(term)}</dt><dd>{escape(text)}</dd>' for term, text in pairs)}</dl>"
+
+
+def definitions(title: str, pairs: Iterable[tuple[str, str]]) -> str:
+    """The same, one click away."""
+    return f"<details><summary>{escape(title)}</summary>{facts(pairs)}</details>"
+
+
+def bullets(texts: Iterable[str]) -> str:
+    """A list."""
+    return f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in texts)}</ul>"
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, totals: int = 0) -> str:
+    """The first `left` columns are words, the others numbers; the last `totals` rows are sums."""
+    sides = [' class="word"' if at < left else "" for at in range(len(columns))]
+    head = "".join(f"<th{side}>{escape(one)}</th>" for side, one in zip(sides, columns, strict=True))
+    body = []
+    for index, row in enumerate(rows):
+        cells = "".join(f"<td{side}>{escape(cell)}</td>" for side, cell in zip(sides, row, strict=True))
+        body.append(f'<tr class="total">{cells}</tr>' if index >= len(rows) - totals else f"<tr>{cells}</tr>")
+    lines = "\n".join(body)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>{lines}</tbody></table></div>'
 
 
 def figure(drawn: Figure, caption: str) -> str:

@@ -1,48 +1,103 @@
-"""What operations cost: price tables, one TOML file each. What nobody has published is absent, never zero."""
+"""What operations cost: price tables, and sums under them. What nobody has published is absent, never zero."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-import math
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from importlib import resources
+from dataclasses import asdict, dataclass, replace
 from itertools import product
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from snnkd_deploy.errors import ConfigError, UnknownNameError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+import numpy as np
 
 Price = tuple[float, float, float]
-"""Low, nominal, high, in pJ."""
+"""Low, nominal, high."""
 
-OPERATIONS: dict[str, tuple[str, ...]] = {
-    "arithmetic": ("mac", "synop", "add", "leak_multiply", "compare"),
-    "chip": (
-        *("synop", "synop_conv", "synop_linear", "neuron_active", "neuron_inactive", "spike"),
-        *("mac", "add", "compare"),
-    ),
-}
+Scope = Literal["arithmetic", "chip", "device"]
+_ARITHMETIC = ("mac", "synop", "add", "leak_multiply", "compare")
+_CHIP = (
+    *("synop", "synop_conv", "synop_linear", "neuron_active", "neuron_inactive", "spike"),
+    *("message", "hop_east_west", "hop_north_south", "mac", "add", "compare"),
+)
+OPERATIONS: dict[str, tuple[str, ...]] = {"arithmetic": _ARITHMETIC, "chip": _CHIP, "device": ("mac",)}
 """What a table may price. `arithmetic`: a neuron is its multiplications, additions and compares, and nothing is charged
-for the way of a spike. `chip`: a neuron update and a spike have prices of their own."""
+for the way of a spike. `chip`: a neuron update, a spike and its messages have prices of their own. `device`: a
+multiply-accumulate of a processor at full load, for ANNs alone."""
 
-GROUPS = ("bias", "pooling", "residual", "spikes")
+TIMES = ("synop", "synop_conv", "synop_linear", "neuron_active", "neuron_inactive", "spike", "barrier")
+"""What may take time on a core; `barrier`: once a step, of the whole chip."""
+
+GROUPS = ("bias", "pooling", "residual", "neurons", "spikes", "routing", "static")
 """Groups of operations that the price of another operation may include."""
+COVERED = {
+    "neurons": ("neuron_active", "neuron_inactive"),
+    "spikes": ("spike",),
+    "routing": ("message", "hop_east_west", "hop_north_south"),
+}
+"""Prices that a table cannot have once another of its prices includes their group: they would be charged twice."""
 
-EVIDENCE = ("measured", "simulated", "published", "derived", "datasheet", "secondary")
-NOT_STATED = "not stated"
-TEXTS = ("name", "title", "scope", "evidence", "source", "covers")
-LISTS = ("excludes", "included")
-NUMBERS = ("node_nm", "volt")
+MEMORY = ("weight_read", "state_read", "state_write", "input_read", "output_write")
+FALLBACKS = {"synop_conv": "synop", "synop_linear": "synop", "address_add": "add", "address_multiply": "leak_multiply"}
+EVIDENCE = ("measured", "simulated", "published", "derived", "datasheet", "secondary", "abstract")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """On-chip memories; one access of a word costs what its size says, linear between `sizes_bytes`, clamped outside.
+
+    `values`: "packed", where a value pays for its share of a word, or "whole", where it pays for all words that it
+    touches. `value_bits`: the width of every value, None for the network's own.
+    """
+
+    word_bits: int
+    sizes_bytes: tuple[int, ...]
+    access_pj: tuple[float, ...]
+    values: Literal["packed", "whole"]
+    value_bits: int | None
+    event_bits: int
+    fifo_entries: int
+    scale: Price
+    """Bounds of the accesses, as factors of `access_pj`."""
+    evidence: str
+    source: str
+
+    def access(self, size_bits: float, bits: int) -> float:
+        """Nominal pJ of reading or writing `bits` bits in a memory of `size_bits` bits."""
+        words = bits / self.word_bits if self.values == "packed" else -(-bits // self.word_bits)
+        return words * float(np.interp(size_bits / 8, self.sizes_bytes, self.access_pj))
+
+
+@dataclass(frozen=True)
+class Static:
+    """Power that a chip draws whatever it computes."""
+
+    mw_per_chip: Price
+    volt: float | str
+    evidence: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """How the price of a multiply-accumulate falls with the bits of the activation: one row of the array each."""
+
+    activation_bits: int
+    multiply_pj: float
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A whole network measured on the chip, to hold an estimate against."""
+
+    network: str
+    neurons: tuple[int, int]
+    """Without and with the input layer."""
+    timesteps: int
+    dynamic_mj: float
+    total_mj: float
+    source: str
 
 
 @dataclass(frozen=True)
@@ -51,20 +106,52 @@ class Table:
 
     name: str
     title: str
-    scope: str
+    scope: Scope
     node_nm: float | str
     volt: float | str
     evidence: str
     source: str
+    checked: str
+    """Against what its constants were checked, beyond `source`; empty if they were not."""
     covers: str
     excludes: tuple[str, ...]
     included: tuple[str, ...]
+    lower_bounds: tuple[str, ...]
+    """Prices that their source states as least ones: totals with them are lower bounds."""
+    mapped: tuple[str, ...]
+    """Targets whose mapping to cores is that of this chip."""
     prices: Mapping[str, Price]
+    origins: Mapping[str, tuple[str, str]]
+    """Evidence and source of the prices that have their own."""
+    memory: Memory | None
+    static: Static | None
+    times: Mapping[str, Price]
+    capacity: Capacity | None
+    anchors: tuple[Anchor, ...]
 
     def key(self, operation: str) -> str | None:
         """The entry that prices `operation`; None if it is unpriced."""
-        general = "synop" if operation.startswith("synop") else operation
-        return next((one for one in (operation, general) if one in self.prices), None)
+        if operation in MEMORY:
+            return "memory" if self.memory else None
+        return next((one for one in (operation, FALLBACKS.get(operation)) if one in self.prices), None)
+
+    def price(self, key: str) -> Price:
+        """Of an entry that `key` names; of memory the bounds of its nominal pJ."""
+        return self.memory.scale if key == "memory" and self.memory else self.prices[key]
+
+    def covering(self, charge: Charge) -> bool:
+        """Whether this table has to price the operation at all; what another price includes costs nothing more."""
+        if charge.operation in MEMORY or charge.operation.startswith("address"):
+            return self.memory is not None
+        return charge.group not in self.included
+
+    def quantized(self, bits: int) -> Table | None:
+        """The same prices for activations of fewer bits; None where that says nothing new or is not published."""
+        if self.capacity is None or bits >= self.capacity.activation_bits or "mac" not in self.prices:
+            return None
+        less = self.capacity.multiply_pj * (1 - bits / self.capacity.activation_bits)
+        low, nominal, high = self.prices["mac"]
+        return replace(self, prices={**self.prices, "mac": (low - less, nominal - less, high - less)})
 
     @property
     def digest(self) -> str:
@@ -74,30 +161,42 @@ class Table:
 
 @dataclass(frozen=True)
 class Charge:
-    """`number` operations of one kind that a layer does, summed over samples; `group` names what they are for."""
+    """`number` operations of one kind that a layer does, summed over samples; `group` names what they are for.
+
+    `number` may be an array: one entry for each resampling of the data. Of memory: its size, and the bits of a value.
+    """
 
     layer: str
     group: str
     operation: str
-    number: int
+    number: Any
+    size_bits: float = 0
+    bits: int = 0
+
+    @property
+    def happens(self) -> bool:
+        """Whether it is done at all."""
+        return bool(self.number.any() if isinstance(self.number, np.ndarray) else self.number)
 
 
-Bill = Mapping[str | None, int]
-"""How many operations fall to each entry of a table; None collects those without a price."""
+Bill = Mapping[str | None, Any]
+"""How many operations fall to each entry of a table (of "memory": their nominal pJ); None collects those without."""
 
 
 def bill(charges: Iterable[Charge], table: Table) -> Bill:
     """Put operations on the entries of a table; groups that another price includes cost nothing more."""
     due: Counter[str | None] = Counter()
     for charge in charges:
-        if charge.group not in table.included:
-            due[table.key(charge.operation)] += charge.number
+        if table.covering(charge) and charge.happens:
+            key = table.key(charge.operation)
+            worth = table.memory.access(charge.size_bits, charge.bits) if key == "memory" and table.memory else 1
+            due[key] += charge.number * worth
     return due
 
 
-def total(due: Bill, table: Table, samples: int) -> list[float]:
-    """Low, nominal and high pJ per sample of what has a price."""
-    priced = [(table.prices[key], number) for key, number in due.items() if key is not None]
+def total(due: Bill, table: Table, samples: int) -> list[Any]:
+    """Low, nominal and high pJ per sample of what has a price; arrays where the numbers are."""
+    priced = [(table.price(key), number) for key, number in due.items() if key is not None]
     return [sum(three[at] * number for three, number in priced) / samples for at in range(3)]
 
 
@@ -105,149 +204,31 @@ def split(charges: Iterable[Charge], table: Table, samples: int, what: str) -> d
     """`total` by "group" or "layer"; where nothing has a price there is no entry."""
     parts: dict[str, list[Charge]] = {}
     for charge in charges:
-        if charge.group not in table.included and table.key(charge.operation):
+        if table.covering(charge) and table.key(charge.operation) and charge.happens:
             parts.setdefault(getattr(charge, what), []).append(charge)
     return {name: total(bill(part, table), table, samples) for name, part in parts.items()}
 
 
-def ratio(over: Bill, under: Bill, table: Table) -> list[float] | None:
+def ratio(over: Bill, under: Bill, table: Table, other: Table | None = None) -> list[float] | None:
     """Least, nominal and largest over / under; None if an operation has no price or `under` may cost nothing.
 
     Both sides pay the same price out of its range, so the least and the largest lie at corners of the ranges.
+    `other` prices `over` where `table` does not; its prices then move along with those of `table`.
     """
     if None in over or None in under:
         return None
     keys = [key for key in {**over, **under} if key is not None]
-    corners = product(*(sorted({table.prices[key][0], table.prices[key][2]}) for key in keys))
-    nominal = tuple(table.prices[key][1] for key in keys)
-    pairs = [_both(over, under, dict(zip(keys, prices, strict=True))) for prices in (nominal, *corners)]
+    moving = [key for key in keys if table.price(key)[0] < table.price(key)[2]]
+    pairs = []
+    for corner in ((), *product((0, 2), repeat=len(moving))):
+        at = dict(zip(moving, corner, strict=False))
+        pairs.append((_cost(over, other or table, at), _cost(under, table, at)))
     if any(below == 0 for _, below in pairs):
         return None
     ratios = [above / below for above, below in pairs]
     return [min(ratios), ratios[0], max(ratios)]
 
 
-def _both(over: Bill, under: Bill, prices: Mapping[str, float]) -> tuple[float, float]:
-    above, below = (sum(due.get(key, 0) * price for key, price in prices.items()) for due in (over, under))
-    return above, below
-
-
-def table_names() -> list[str]:
-    """The tables that come with the package, in alphabetical order."""
-    folder = resources.files("snnkd_deploy.targets") / "prices"
-    return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
-
-
-def load_tables(names: Iterable[str] = ()) -> tuple[Table, ...]:
-    """The tables of these names or paths; all that come with the package if none is given."""
-    wanted = list(names) or table_names()
-    tables = tuple(load_table(name) for name in wanted)
-    for table in tables:
-        if [one.name for one in tables].count(table.name) > 1:
-            raise ConfigError(f"two price tables are called {table.name!r}: {', '.join(wanted)}")
-    return tables
-
-
-def load_table(name: str) -> Table:
-    """The table called `name`, or the one in the `.toml` file of that path."""
-    if name.endswith(".toml"):
-        try:
-            return parse_table(Path(name).read_text(encoding="utf-8"), name)
-        except FileNotFoundError:
-            raise ConfigError(f"no price table {name}") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read the price table {name}: {error}") from error
-    if name not in table_names():
-        raise UnknownNameError("price table", name, table_names(), "or give the path of a .toml file")
-    file = resources.files("snnkd_deploy.targets") / "prices" / f"{name}.toml"
-    return parse_table(file.read_text(encoding="utf-8"), f"{name}.toml")
-
-
-def parse_table(text: str, origin: str) -> Table:
-    """A table from TOML text; `origin` names the file in errors, which list everything that is wrong with it."""
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{origin} is not valid TOML: {error}") from error
-    problems = _key_problems(content, (*TEXTS, *NUMBERS, *LISTS, "prices"), "", optional=("included",))
-    problems += _value_problems(content)
-    problems += _price_problems(content)
-    if problems:
-        heading = f"{origin} is not a price table:"
-        raise ConfigError("\n".join([heading, *(f"  - {problem}" for problem in problems)]))
-    prices = {key.removesuffix("_pj"): _price(value) for key, value in content["prices"].items()}
-    lists = {key: tuple(content.get(key, ())) for key in LISTS}
-    return Table(**{**content, **lists, "prices": prices})
-
-
-def _key_problems(found: Mapping[str, Any], known: Iterable[str], where: str, optional: Iterable[str]) -> list[str]:
-    names = list(known)
-    problems = []
-    for key in found:
-        if key not in names:
-            near = difflib.get_close_matches(key, names, n=1)
-            problems.append(f"unknown key {where + key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-    return problems + [f"missing key {where + key!r}" for key in names if key not in found and key not in optional]
-
-
-def _value_problems(content: Mapping[str, Any]) -> list[str]:
-    """Wrong values of the keys outside [prices]; missing keys are not repeated."""
-    accepted = {
-        **dict.fromkeys(TEXTS, (_is_text, "a text")),
-        **dict.fromkeys(LISTS, (_is_text_list, "a list of texts")),
-        **dict.fromkeys(NUMBERS, (_is_number_or_not_stated, f"a number above 0 or {NOT_STATED!r}")),
-        "evidence": (EVIDENCE.__contains__, " or ".join(map(repr, EVIDENCE))),
-        "scope": (tuple(OPERATIONS).__contains__, " or ".join(map(repr, OPERATIONS))),
-    }
-    problems = [
-        f"{key} = {content[key]!r}: accepted is {what}"
-        for key, (fits, what) in accepted.items()
-        if key in content and not fits(content[key])
-    ]
-    included = content.get("included", [])
-    if _is_text_list(included):
-        problems += [f"included: no group {one!r}; known: {', '.join(GROUPS)}" for one in included if one not in GROUPS]
-    return problems
-
-
-def _price_problems(content: Mapping[str, Any]) -> list[str]:
-    prices, scope = content.get("prices", {}), content.get("scope")
-    if not isinstance(prices, Mapping):
-        return [f"prices = {prices!r}: accepted is a table"]
-    operations = OPERATIONS.get(scope, ()) if isinstance(scope, str) else ()
-    keys = [f"{operation}_pj" for operation in operations]
-    problems = _key_problems(prices, keys, "prices.", optional=keys) if keys else []
-    problems += [
-        f"prices.{key} = {value!r}: accepted is a number or [low, nominal, high], not negative, in pJ"
-        for key, value in prices.items()
-        if not _is_price(value)
-    ]
-    return problems or ([] if prices else ["prices: at least one operation must have a price"])
-
-
-def _price(value: Any) -> Price:
-    low, nominal, high = value if isinstance(value, list) else (value,) * 3
-    return float(low), float(nominal), float(high)
-
-
-def _is_price(value: Any) -> bool:
-    numbers = value if isinstance(value, list) else [value] * 3
-    if len(numbers) != 3 or not all(_is_number(one) for one in numbers):
-        return False
-    return bool(0 <= numbers[0] <= numbers[1] <= numbers[2])
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_number_or_not_stated(value: Any) -> bool:
-    return bool(value == NOT_STATED or (_is_number(value) and value > 0))
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def _is_text_list(value: Any) -> bool:
-    return isinstance(value, list) and all(_is_text(one) for one in value)
+def _cost(due: Bill, table: Table, at: Mapping[str, int]) -> float:
+    """Nominal prices but for those that `at` puts at their low (0) or high (2) bound."""
+    return float(sum(number * table.price(key)[at.get(key, 1)] for key, number in due.items() if key is not None))

@@ -96,6 +96,27 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class Mesh:
+    """The network between a chip's cores: tiles of cores with one router each, in rows and columns."""
+
+    cores_per_tile: int
+    columns: int
+    rows: int
+    source: str
+
+    def distance(self, one: int, other: int) -> tuple[int, int]:
+        """Hops from west to east or back, and from north to south or back, between two cores by their numbers."""
+        (x, y), (u, v) = self._position(one), self._position(other)
+        return abs(x - u), abs(y - v)
+
+    def _position(self, core: int) -> tuple[int, int]:
+        """Column and row of its tile: row by row, each second one backwards; chips follow each other to the east."""
+        chip, place = divmod(core // self.cores_per_tile, self.columns * self.rows)
+        row, column = divmod(place, self.columns)
+        return chip * self.columns + (column if row % 2 == 0 else self.columns - 1 - column), row
+
+
+@dataclass(frozen=True)
 class Resources:
     """The tables of a chip's cores, for an estimate of how many a network takes; a limit left out is not published."""
 
@@ -114,6 +135,8 @@ class Resources:
     """each behind a header of so many bits,"""
     word_bits: int
     """each rounded up to words of so many bits."""
+    mesh: Mesh | None
+    """None where it is not published."""
     source: str
 
 
@@ -141,17 +164,24 @@ class Target:
 
 def limits(target: Target) -> list[tuple[str, str, str]]:
     """Every rule of a target as text: its table in the file, what it holds, and where that comes from."""
-    found = []
+    found: list[tuple[str, str, str]] = []
     for part in fields(Target):
         table = getattr(target, part.name)
         if is_dataclass(table) and not isinstance(table, type):
-            values = {field.name: getattr(table, field.name) for field in fields(table)}
-            source = str(values.pop("source"))
-            given = (f"{key} {_plain(value)}" for key, value in values.items() if value is not None)
-            found.append((part.name, ", ".join(given).replace("_", " "), source))
+            found += _rules(part.name, table)
         elif isinstance(table, tuple):
             found.append((part.name, ", ".join(table), ""))
     return found
+
+
+def _rules(name: str, table: Any) -> list[tuple[str, str, str]]:
+    """One table of the file, and the tables in it."""
+    values = {field.name: getattr(table, field.name) for field in fields(table)}
+    source = str(values.pop("source"))
+    inner = {key: value for key, value in values.items() if is_dataclass(value)}
+    given = (f"{key} {_plain(value)}" for key, value in values.items() if value is not None and key not in inner)
+    rules = [(name, ", ".join(given).replace("_", " "), source)]
+    return rules + [rule for key, value in inner.items() for rule in _rules(f"{name}.{key}", value)]
 
 
 def _plain(value: object) -> str:

@@ -1,161 +1,19 @@
-"""Price tables: what is shipped, what is refused, and sums and ratios worked out by hand."""
+"""Sums and ratios under a price table, worked out by hand."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from snnkd_deploy.errors import ConfigError, UnknownNameError
-from snnkd_deploy.prices import (
-    OPERATIONS,
-    Charge,
-    Table,
-    bill,
-    load_table,
-    load_tables,
-    parse_table,
-    ratio,
-    split,
-    table_names,
-    total,
-)
-
-TEXT = """
-name = "mine"
-title = "a table"
-scope = "chip"
-node_nm = 14
-volt = "not stated"
-evidence = "measured"
-source = "a paper"
-covers = "synapses"
-excludes = ["memory"]
-included = ["bias"]
-
-[prices]
-synop_pj = [1, 2.0, 4]
-neuron_active_pj = 10
-neuron_inactive_pj = 5
-"""
+from snnkd_deploy.price_files import load_table, parse_table
+from snnkd_deploy.prices import Bill, Charge, Memory, Table, bill, ratio, split, total
+from tests.test_price_files import PARTS, TEXT
 
 
 def table(text: str = TEXT) -> Table:
     return parse_table(text, "mine.toml")
-
-
-@pytest.mark.parametrize("name", table_names())
-def test_shipped_tables_load_under_their_file_name(name: str) -> None:
-    found = load_table(name)
-    assert found.name == name
-    assert set(found.prices) <= set(OPERATIONS[found.scope])
-    assert all(0 < low <= nominal <= high for low, nominal, high in found.prices.values())
-
-
-def test_shipped_arithmetic_is_consistent() -> None:
-    for found in (load_table(name) for name in table_names()):
-        if found.scope == "arithmetic":
-            assert found.prices["add"] == found.prices["synop"]
-            assert found.prices["mac"][1] > found.prices["synop"][1]
-        else:
-            assert found.prices["neuron_active"][1] > found.prices["neuron_inactive"][1]
-            assert "mac" not in found.prices
-    fp32 = load_table("cmos45_fp32").prices
-    assert fp32["mac"][1] == pytest.approx(fp32["leak_multiply"][1] + fp32["add"][1])
-
-
-def test_numbers_and_ranges_become_low_nominal_high() -> None:
-    prices = table().prices
-    assert prices["synop"] == (1.0, 2.0, 4.0)
-    assert prices["neuron_active"] == (10.0, 10.0, 10.0)
-
-
-def test_a_table_of_ones_own_is_read_from_its_path(tmp_path: Path) -> None:
-    path = tmp_path / "mine.toml"
-    path.write_text(TEXT)
-    assert load_table(str(path)) == table()
-    assert [one.name for one in load_tables([str(path), "cmos45_fp32"])] == ["mine", "cmos45_fp32"]
-
-
-def test_without_names_all_shipped_tables_are_loaded() -> None:
-    assert [one.name for one in load_tables()] == table_names()
-
-
-def test_two_tables_of_one_name_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "mine.toml"
-    path.write_text(TEXT.replace('"mine"', '"cmos45_fp32"'))
-    with pytest.raises(ConfigError, match="two price tables are called 'cmos45_fp32'"):
-        load_tables(["cmos45_fp32", str(path)])
-
-
-def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(UnknownNameError, match=r"no price table 'cmos45'; known: .*cmos45_fp32"):
-        load_table("cmos45")
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no price table .*none\.toml"):
-        load_table(str(tmp_path / "none.toml"))
-
-
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    folder = tmp_path / "folder.toml"
-    folder.mkdir()
-    with pytest.raises(ConfigError, match=r"cannot read the price table .*folder\.toml"):
-        load_table(str(folder))
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "reason"),
-    [
-        ("synop_pj", "synopp_pj", "unknown key 'prices.synopp_pj'; did you mean 'synop_pj'?"),
-        ("synop_pj", "synop_nj", "unknown key 'prices.synop_nj'"),
-        ("neuron_active_pj", "leak_multiply_pj", "unknown key 'prices.leak_multiply_pj'"),
-        ("evidence", "evidense", "missing key 'evidence'"),
-        ('"measured"', '"guessed"', "evidence = 'guessed': accepted is 'measured' or"),
-        ('"chip"', '["chip"]', "scope = ['chip']: accepted is 'arithmetic' or 'chip'"),
-        ('source = "a paper"', 'source = " "', "source = ' ': accepted is a text"),
-        ('["memory"]', '"memory"', "excludes = 'memory': accepted is a list of texts"),
-        ('["bias"]', '["biases"]', "included: no group 'biases'; known: bias, pooling, residual, spikes"),
-        ('volt = "not stated"', "volt = 0", "volt = 0: accepted is a number above 0 or 'not stated'"),
-        ("[1, 2.0, 4]", "[1, 2.0]", "prices.synop_pj = [1, 2.0]: accepted is a number or [low, nominal, high]"),
-        ("[1, 2.0, 4]", "[2, 1, 4]", "prices.synop_pj = [2, 1, 4]: accepted is"),
-        ("[1, 2.0, 4]", "[1, 2, inf]", "prices.synop_pj = [1, 2, inf]: accepted is"),
-        ("= 10", "= -1", "prices.neuron_active_pj = -1: accepted is"),
-        ("= 10", "= true", "prices.neuron_active_pj = True: accepted is"),
-    ],
-)
-def test_what_is_wrong_with_a_table_is_said_with_the_name_of_its_file(before: str, after: str, reason: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        table(TEXT.replace(before, after, 1))
-    assert str(caught.value).startswith("mine.toml is not a price table:")
-    assert reason in str(caught.value)
-
-
-def test_all_problems_come_at_once() -> None:
-    with pytest.raises(ConfigError) as caught:
-        table(TEXT.replace('"measured"', '"guessed"').replace("= 10", "= -1").replace("title", "titel"))
-    assert str(caught.value).count("\n  - ") == 4
-
-
-def test_a_table_without_prices_is_refused() -> None:
-    head = TEXT.partition("[prices]")[0]
-    with pytest.raises(ConfigError, match="at least one operation must have a price"):
-        table(head + "[prices]\n")
-    with pytest.raises(ConfigError, match="prices = 3: accepted is a table"):
-        table("prices = 3\n" + head)
-    with pytest.raises(ConfigError, match="missing key 'prices'"):
-        table(head)
-
-
-def test_broken_toml_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"mine\.toml is not valid TOML"):
-        table("name = ")
-
-
-def test_the_digest_follows_the_meaning_not_the_layout() -> None:
-    assert table("# a comment\n" + TEXT).digest == table().digest
-    assert table(TEXT.replace("= 10", "= 11")).digest != table().digest
 
 
 def test_a_bill_in_pj_by_hand() -> None:
@@ -194,3 +52,68 @@ def test_there_is_no_ratio_without_all_prices_or_over_nothing() -> None:
     assert ratio({"synop": 1, None: 1}, {"synop": 1}, table()) is None
     assert ratio({"synop": 1}, {"synop": 1, None: 1}, table()) is None
     assert ratio({"synop": 1}, {}, table()) is None
+
+
+def memory(text: str = PARTS) -> Memory:
+    found = table(text).memory
+    assert found is not None
+    return found
+
+
+def test_an_access_costs_what_the_memory_s_size_says() -> None:
+    """10 pJ up to 8 KiB, 20 pJ from 32 KiB, linear between; 8 of 64 bits pay an eighth, whole words all."""
+    packed, whole = memory(), memory(PARTS.replace('"packed"', '"whole"'))
+    for size, pj in ((1, 10), (8192, 10), (20480, 15), (32768, 20), (10**9, 20)):
+        assert packed.access(8 * size, 8) == pytest.approx(pj / 8)
+        assert whole.access(8 * size, 8) == pytest.approx(pj)
+        assert whole.access(8 * size, 65) == pytest.approx(2 * pj)
+
+
+def test_memory_is_one_entry_of_nominal_energy_with_the_table_s_bounds() -> None:
+    charges = [Charge("a", "weights", "weight_read", 3, 8, 64), Charge("a", "states", "state_write", 2, 8 * 32768, 64)]
+    due = bill(charges, table(PARTS))
+    assert dict(due) == {"memory": 3 * 10 + 2 * 20}
+    assert total(due, table(PARTS), 1) == [70, 70, 140]
+    assert dict(bill(charges, table())) == {}
+    assert split(charges, table(PARTS), 1, "group") == {"weights": [30, 30, 60], "states": [40, 40, 80]}
+
+
+def test_arrays_of_resamplings_are_priced_at_once() -> None:
+    due = bill(
+        [Charge("a", "synapses", "synop_conv", np.array([1.0, 2.0])), Charge("a", "x", "mac", np.zeros(2))], table()
+    )
+    low, nominal, _ = total(due, table(), 1)
+    assert (low.tolist(), nominal.tolist()) == ([1, 2], [2, 4])
+
+
+def test_fewer_bits_of_an_activation_need_fewer_rows_of_a_multiplier() -> None:
+    full = load_table("cmos45_int8_acc32")
+    half = full.quantized(4)
+    assert half is not None
+    assert half.prices["mac"] == pytest.approx((0.2, 0.2, 0.2))
+    assert half.prices["synop"] == full.prices["synop"]
+    assert full.quantized(8) is None
+    assert load_table("cmos45_fp32").quantized(3) is None
+
+
+def test_the_dearer_side_may_have_another_table() -> None:
+    """Half the price of a synop above; the neuron's price moves on both sides at once."""
+    other = table(TEXT.replace("[1, 2.0, 4]", "[0.5, 1, 2]"))
+    due: Bill = {"synop": 10}
+    assert ratio(due, due, table(), other) == [0.5, 0.5, 0.5]
+
+
+@given(st.lists(st.integers(0, 5), min_size=3, max_size=3), st.lists(st.integers(1, 5), min_size=3, max_size=3))
+def test_no_price_in_its_range_leads_out_of_the_bounds_of_a_ratio(over: list[int], under: list[int]) -> None:
+    ranged = parse_table(TEXT.replace("= 10", "= [8, 10, 30]").replace("= 5", "= [1, 5, 6]"), "t.toml")
+    keys = ("synop", "neuron_active", "neuron_inactive")
+    bills: list[Bill] = [dict(zip(keys, numbers, strict=True)) for numbers in (over, under)]
+    found = ratio(bills[0], bills[1], ranged)
+    assert found is not None
+    for seed in range(20):
+        share = np.random.default_rng(seed).random(3)
+        prices = [
+            low + part * (high - low) for part, (low, _, high) in zip(share, map(ranged.price, keys), strict=True)
+        ]
+        met = np.dot(over, prices) / np.dot(under, prices)
+        assert found[0] - 1e-9 <= met <= found[2] + 1e-9

@@ -1,8 +1,8 @@
 """What a run leaves behind, whoever ran it: plain arrays by the name of the node, added up batch by batch.
 
 Of each layer that reads events an event map is kept, int64 of the layer's input's shape: how often each input was not
-zero. A batch hands over its own, one for each sample, summed over steps; what that makes of synaptic work is one
-product with the layer's fan-out. Nothing grows with the data but a few numbers a sample and layer.
+zero. A batch hands over its own, summed over steps, one for each sample or one for all; what that makes of synaptic
+work is one product with the layer's fan-out. Nothing grows with the data but a few numbers a sample and layer.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from snnkd_deploy.counts.seen import Seen
 from snnkd_deploy.errors import GraphError
 from snnkd_deploy.ir import Array, Graph, Node, Pool, Stage, Weighing, Window
 
+PAIRS, UNITS = ("synops", "synops_nonzero"), ("synops_unit", "synops_unit_nonzero")
 EXACT32 = 2**24
 """Whole numbers below it are exact in float32, and so are their sums in any order."""
 
@@ -34,6 +35,8 @@ class Tally:
         self.samples = 0
         self.events: dict[str, Array] = {}
         """Event maps, int64."""
+        self.units: dict[str, Array] = {}
+        """The same of how many spikes the events stand for, where they are sums."""
         self.per_sample: dict[tuple[str, str], list[Array]] = {}
         """By node and what is counted: a part `(batch,)` for each batch, int64."""
         self.per_step: dict[str, Array] = {}
@@ -45,14 +48,20 @@ class Tally:
     def arrived(self, name: str, events: Array) -> None:
         """Events at each input of a layer of synapses or a pool in a batch, whole numbers `(batch, *shape)`."""
         flat = self._exact(name, events)
-        kept = self.events.setdefault(name, np.zeros(events.shape[1:], dtype=np.int64))
-        kept += (np.ones(len(flat), dtype=flat.dtype) @ flat).astype(np.int64).reshape(kept.shape)
+        self.mapped(name, np.ones(len(flat), dtype=flat.dtype) @ flat)
         self.add(name, "events_in", flat @ np.ones(flat.shape[1], dtype=flat.dtype))
-        self._multiply(name, flat, ("synops", "synops_nonzero"))
+        self._multiply(name, flat, PAIRS)
 
     def arrived_as(self, name: str, spikes: Array) -> None:
         """How many spikes these events stand for, where they are sums."""
-        self._multiply(name, self._exact(name, spikes), ("synops_unit", "synops_unit_nonzero"))
+        self._multiply(name, self._exact(name, spikes), UNITS)
+
+    def mapped(self, name: str, events: Array, units: Array | None = None) -> None:
+        """The same of all samples of a batch at once; samples that were added one by one are not multiplied again."""
+        for kept, met in ((self.events, events), (self.units, units)):
+            if met is not None:
+                added = met.reshape(self.graph.shapes[self.graph[name].inputs[0]]).astype(np.int64)
+                kept[name] = kept[name] + added if name in kept else added
 
     def fired(self, name: str, spikes: Array) -> None:
         """Spikes of a layer of neurons, `(time, batch)`."""
@@ -64,9 +73,21 @@ class Tally:
         self.per_sample.setdefault((name, what), []).append(np.asarray(number, dtype=np.int64))
 
     def count(self, name: str, what: str) -> Array | None:
-        """A count of each sample, int64 `(samples,)`; None if nobody counted it."""
+        """A count of each sample, int64 `(samples,)`, or `(1,)` of all of them; None if nobody counted it."""
         parts = self.per_sample.get((name, what))
-        return None if parts is None else np.concatenate(parts)
+        return self._from_maps(name, what) if parts is None else np.concatenate(parts)
+
+    def fan_out(self, name: str) -> list[Array]:
+        """Reads of each input of a layer, flat, and of synapses those by weights that are not zero."""
+        return self._maps[name]
+
+    def _from_maps(self, name: str, what: str) -> Array | None:
+        """What follows from event maps alone."""
+        kept = self.units if what in UNITS else self.events
+        if name not in kept or what not in ("events_in", *PAIRS, *UNITS):
+            return None
+        read = self._maps[name][what.endswith("_nonzero")] if what != "events_in" else np.ones(kept[name].size)
+        return np.array([kept[name].reshape(-1) @ read.astype(np.int64)])
 
     def _multiply(self, name: str, flat: Array, fields: tuple[str, str]) -> None:
         for read, what in zip(self._maps[name], fields, strict=False):
