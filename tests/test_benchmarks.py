@@ -146,3 +146,20 @@ def test_a_difference_and_a_proof_that_is_missing_fail_the_ten_networks() -> Non
     notes = script["Notes"]()
     assert script["cell"]({"differs": "layer 2"}, [], notes) == "DIFFERS [1]"
     assert notes.texts == ["layer 2"]
+
+
+def test_a_figure_stands_beside_its_goal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    script = runpy.run_path(str(BENCHMARKS / "figures.py"))
+    figure, goals = script["Figure"], script["goals"]()
+    for what, goal in goals.items():
+        assert goal["better"] in ("higher", "lower")
+        assert set(goal.get("attained", {})) <= set(goal["must"])
+        for case, must in goal["must"].items():
+            better = must * (1.1 if goal["better"] == "higher" else 0.9)
+            assert figure(what, case, must).row()["met"]
+            assert figure(what, case, better).row()["met"]
+            assert not figure(what, case, 2 * must - better).row()["met"]
+    free = figure("something else", "S", 3.0, "ms", "lower").row()
+    assert (free["must"], free["met"], free["unit"], free["better"]) == (None, None, "ms", "lower")
+    assert "MISSED" in script["table"]([figure("start-up", "--help", 1.0).row()])
