@@ -37,7 +37,7 @@ from snnkd_deploy.target import load_target, target_names
 
 FOLDER = Path(__file__).with_name("networks")
 NAMES = (
-    *("tutorial5", "tutorial6", "events", "learned", "integrate"),
+    *("tutorial5", "tutorial6", "events", "learned", "integrate", "synaptic"),
     *("residual", "resnet_student", "spikingformer", "nir_file", "relu"),
 )
 ADVICE: dict[tuple[str, str], dict[str, str]] = {("integrate", "nir"): {"version": "1.0.5"}}

@@ -47,7 +47,7 @@ def refusals(graph: Graph) -> Iterator[str]:
         biases = np.abs(node.bias).max() if isinstance(node, Linear | Conv2d) else 0
         met = largest(limits.values[node.name]) + 2 * int(biases)
         if isinstance(node, Neuron | Output):
-            met = largest(limits.membranes[node.name])
+            met = max(largest(limits.membranes[node.name]), largest(limits.currents[node.name]))
         if met > LARGEST_INT32:
             yield f"{node.name}: its sums can reach {met}, an int32_t ends at {LARGEST_INT32}"
 
@@ -110,10 +110,11 @@ class Source:
             what = "per channel" if neuron.threshold.ndim else "for all"
             lines += [f"/* {plain(neuron.name)}: threshold {what}, in 1/{_fine(neuron)} of a weight unit */"]
             lines += [*_array("int32_t", f"{self.names[neuron.name]}_threshold", neuron.threshold * _fine(neuron))]
-            numerators, bits = neuron.leak
-            what = "per channel" if numerators.ndim else "for all"
-            lines += [f"/* numerator of its leak {what}, over {2**bits} */"]
-            lines += [*_array("int32_t", f"{self.names[neuron.name]}_leak", numerators), ""]
+            for name, what, (numerators, bits) in _leaks(neuron):
+                scope = "per channel" if numerators.ndim else "for all"
+                lines += [f"/* numerator of the leak of its {what} {scope}, over {2**bits} */"]
+                lines += _array("int32_t", f"{self.names[neuron.name]}_{name}", numerators)
+            lines += [""]
         return "\n".join(lines)
 
     @property
@@ -129,8 +130,8 @@ class Source:
             if self.input_type == "uint8_t"
             else "    for (int32_t i = 0; i < NETWORK_INPUT_SIZE; i++)\n        input_value[i] = frame[i];"
         )
-        clear = [f"    memset({self.names[one.name]}_membrane, 0, sizeof {self.names[one.name]}_membrane);"
-                 for one in self.graph.of(Neuron)]  # fmt: skip
+        states = [state for one in self.graph.of(Neuron) for state in self._states(one)]
+        clear = [f"    memset({state}, 0, sizeof {state});" for state in states]
         parts = {
             "@ABOUT@": "\n".join(_comment([f"The integer loop of {plain(self.graph.name)}.", *self._identity()])),
             "@STEM@": self.stem,
@@ -169,15 +170,24 @@ class Source:
 
     @cached_property
     def product_type(self) -> str:
-        """Of |membrane| * numerator."""
-        products = [largest(self.limits.membranes[n.name]) * int(n.leak[0].max()) for n in self.graph.of(Neuron)]
+        """Of |membrane| or |current| * numerator."""
+        products = [
+            largest(reached[neuron.name]) * int(numerators.max())
+            for neuron in self.graph.of(Neuron)
+            for reached, (numerators, _) in (
+                (self.limits.membranes, neuron.leak),
+                (self.limits.currents, neuron.current_leak),
+            )
+        ]
         return "uint32_t" if max(products) <= LARGEST_UINT32 else "uint64_t"
 
     @cached_property
     def flash(self) -> int:
         """Bytes of the constant arrays."""
         weights = sum(node.weight.size * _bytes(self.weight_type) + 4 * node.bias.size for node in self._synapses())
-        return int(weights + sum(4 * (node.threshold.size + node.leak[0].size) for node in self.graph.of(Neuron)))
+        neurons = self.graph.of(Neuron)
+        leaks = sum(numerators.size for neuron in neurons for _, _, (numerators, _) in _leaks(neuron))
+        return int(weights + 4 * (leaks + sum(neuron.threshold.size for neuron in neurons)))
 
     @cached_property
     def ram(self) -> int:
@@ -191,7 +201,7 @@ class Source:
         for node in self.graph:
             if isinstance(node, Neuron):
                 note = f" /* {4 * self._width(node)} B, in 1/{_fine(node)} of a weight unit */"
-                found.append(("int32_t", f"{self.names[node.name]}_membrane", self._width(node), note))
+                found += [("int32_t", state, self._width(node), note) for state in self._states(node)]
             if node.name in self.shared:
                 shared[self.shared[node.name]] = max(shared[self.shared[node.name]], self._width(node))
             elif not isinstance(node, Flatten | Output):
@@ -219,6 +229,10 @@ class Source:
             busy_until[index : index + 1] = [last[node.name]]
             found[node.name] = index
         return found
+
+    def _states(self, node: Neuron) -> list[str]:
+        """The arrays that outlive a step."""
+        return [f"{self.names[node.name]}_{what}" for what in ("membrane", *["current"] * node.keeps_current)]
 
     def _readings(self, node: Node, order: dict[str, int]) -> Iterator[tuple[str, int]]:
         for name in node.inputs:
@@ -290,6 +304,15 @@ class Source:
         buffer = f"shared_{self.shared[origin]}" if origin in self.shared else f"{self.names[origin]}_value"
         return f"{{.{'u8' if self._kind(origin) == 'uint8_t' else 'i32'} = {buffer}}}"
 
+    def _current(self, node: Neuron, shape: tuple[int, ...]) -> list[str]:
+        """Of neurons that keep their current, where and how much."""
+        if not node.keeps_current:
+            return []
+        name, (numerators, bits) = self.names[node.name], node.current_leak
+        together = _size(shape[1:] if numerators.ndim else shape)
+        leak = f".current_leak = {name}_current_leak, .per_current = {together}, .current_bits = {bits}"
+        return [f".current = {name}_current, {leak}"]
+
     def _operation(self, node: Node) -> list[str]:
         name, given = self.names[node.name], self.graph.shapes[node.inputs[0]] if node.inputs else ()
         if isinstance(node, Neuron):
@@ -299,6 +322,7 @@ class Source:
                 ".kind = NEURON",
                 f".membrane = {name}_membrane, .threshold = {name}_threshold, .per_threshold = {shared}",
                 f".leak = {name}_leak, .per_leak = {together}, .bits = {bits}",
+                *self._current(node, shape),
                 f".fine = {_fine(node)}, .reset = {RESETS[node.reset]}",
             ]
         if isinstance(node, Linear):
@@ -314,6 +338,12 @@ class Source:
             kind = "MAX_POOL" if isinstance(node, MaxPool2d) else "SUM_POOL"
             return [f".kind = {kind}", _geometry(given, shape, given[0]), _window(node.kernel, node.stride)]
         return [".kind = ADD"] if isinstance(node, Add) else [".kind = READOUT"]
+
+
+def _leaks(node: Neuron) -> list[tuple[str, str, tuple[Array, int]]]:
+    """Name of the array, what leaks, and its leak."""
+    kept = [("current_leak", "current", node.current_leak)] if node.keeps_current else []
+    return [("leak", "membrane", node.leak), *kept]
 
 
 def _geometry(given: tuple[int, ...], shape: tuple[int, ...], groups: int) -> str:
@@ -352,7 +382,8 @@ def _unit(node: Linear | Conv2d) -> str:
 
 def _fine(node: Neuron) -> int:
     """Units of the membrane in a weight unit: without leak there are no fractions."""
-    return 1 if np.all(node.decay == 1) else int(2**node.fraction_bits)
+    whole = np.all(np.isin(node.decay, (0, 1))) and np.all(np.isin(node.current_decay, (0, 1)))
+    return 1 if whole else int(2**node.fraction_bits)
 
 
 def _size(shape: tuple[int, ...]) -> int:
@@ -395,13 +426,13 @@ typedef struct {
     int32_t kind, size, once; /* size: elements of out; once: a still picture decides it, so the first step is enough */
     values_t in[2], out;
     const @WEIGHT@ *weight; /* [out][in channel of the group][kernel row][kernel column] */
-    const int32_t *bias, *threshold, *leak;
+    const int32_t *bias, *threshold, *leak, *current_leak;
     int32_t channels, outs; /* of one group: read, written */
     int32_t height, width, rows, columns; /* of the picture that is read, and that is written */
     int32_t kernel[2], stride[2], padding[2], dilation[2]; /* vertical, horizontal */
-    int32_t *membrane;
-    int32_t per_threshold, per_leak; /* neurons that share one */
-    int32_t bits; /* a membrane keeps leak / 2**bits of itself */
+    int32_t *membrane, *current; /* current: of neurons that keep one */
+    int32_t per_threshold, per_leak, per_current; /* neurons that share one */
+    int32_t bits, current_bits; /* a membrane keeps leak / 2**bits of itself */
     int32_t fine; /* steps of the membrane in a weight unit */
     int32_t reset; /* of v behind a spike: to 0, by the threshold, by the threshold behind the next leak, not at all */
 } layer_t;
@@ -446,14 +477,23 @@ static int32_t window(const layer_t *l, int32_t out, int32_t row, int32_t column
     return total;
 }
 
-/* v = leak * v + x, the product truncated toward zero; a spike where v > threshold; then the reset. */
+/* value * leak / 2**bits, truncated toward zero. */
+static int32_t leaked(int32_t value, int32_t leak, int32_t bits)
+{
+    const @PRODUCT@ magnitude = (@PRODUCT@)(value < 0 ? -value : value);
+    const int32_t kept = (int32_t)((magnitude * (@PRODUCT@)leak) >> bits);
+    return value < 0 ? -kept : kept;
+}
+
+/* v = leak * v + x, where a current is kept with what is left of it as x; a spike where v > threshold; the reset. */
 static int32_t neuron(const layer_t *l, int32_t i)
 {
     const int32_t before = l->membrane[i], threshold = l->threshold[i / l->per_threshold];
-    const @PRODUCT@ magnitude = (@PRODUCT@)(before < 0 ? -before : before);
-    const int32_t leaked = (int32_t)((magnitude * (@PRODUCT@)l->leak[i / l->per_leak]) >> l->bits);
     const int32_t late = l->reset == SUBTRACT_LATE && before > threshold ? threshold : 0;
-    const int32_t v = (before < 0 ? -leaked : leaked) - late + get(&l->in[0], i) * l->fine;
+    int32_t x = get(&l->in[0], i) * l->fine;
+    if (l->current)
+        x = l->current[i] = leaked(l->current[i], l->current_leak[i / l->per_current], l->current_bits) + x;
+    const int32_t v = leaked(before, l->leak[i / l->per_leak], l->bits) - late + x;
     const int32_t spike = v > threshold;
     l->membrane[i] = spike && l->reset == TO_ZERO ? 0 : spike && l->reset == SUBTRACT ? v - threshold : v;
     return spike;

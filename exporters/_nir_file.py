@@ -41,11 +41,13 @@ class Network:
 
     def lasting(self, name: str) -> bool:
         """Whether a neuron's reset matters: something of its membrane reaches another step."""
-        return self.timesteps > 1 and (isinstance(self.nodes[name], nir.IF) or bool(self.nodes[name].tau.max() > DT))
+        node = self.nodes[name]
+        tau = node.tau_mem if isinstance(node, nir.CubaLIF) else getattr(node, "tau", None)
+        return self.timesteps > 1 and (tau is None or bool(tau.max() > DT))
 
     @property
     def neurons(self) -> list[str]:
-        return self.of(nir.IF, nir.LIF)
+        return self.of(nir.IF, nir.LIF, nir.CubaLIF)
 
 
 def metadata(graph: Graph, dialect: str) -> dict[str, Any]:
@@ -108,7 +110,8 @@ def without_reset(path: Path) -> list[str]:
     """Names of the neurons for which `nir.read` would make up `v_reset`."""
     with h5py.File(path, "r") as file:
         nodes = file["node/nodes"]
-        return [name for name, node in nodes.items() if node["type"][()] in (b"IF", b"LIF") and "v_reset" not in node]
+        kinds = (b"IF", b"LIF", b"CubaLIF")
+        return [name for name, node in nodes.items() if node["type"][()] in kinds and "v_reset" not in node]
 
 
 def _item(graph: Any, key: str, path: Path) -> Any:

@@ -59,7 +59,7 @@ def _value(node: Any, current: Array, network: Network) -> Array:
     """The output of one node; ValueError if it has no meaning in a file of this package."""
     if isinstance(node, nir.Input | nir.Output):
         return current
-    if isinstance(node, nir.IF | nir.LIF):
+    if isinstance(node, nir.IF | nir.LIF | nir.CubaLIF):
         return _fire(node, current, network)
     if isinstance(node, nir.Affine):
         return np.asarray(current @ node.weight.T.astype(np.float64) + node.bias)
@@ -93,16 +93,17 @@ def _windows(x: Array, padding: Any, kernel: Any, stride: Any, dilation: Any) ->
 def _fire(node: Any, current: Array, network: Network) -> Array:
     """tau dv/dt = (v_leak - v) + r I, or dv/dt = r I; a spike where v > v_threshold, which sets v to v_reset.
 
-    Up to nir 1.0.5 it subtracts v_threshold instead.
+    Up to nir 1.0.5 it subtracts v_threshold instead. Of a CubaLIF, tau_syn dI/dt = -I + w_in S comes first.
 
-    The leaked membrane is truncated toward zero to the grid that the metadata name, as the integer network does it.
+    What is kept is truncated toward zero to the grid that the metadata name, as the integer network does it.
     """
-    decay, grid = _decay(node, current.ndim - 2), 2 ** int(node.metadata["fraction_bits"])
-    potential = np.zeros(current.shape[1:])
+    dimensions, grid = current.ndim - 2, 2 ** int(_metadata(node, "fraction_bits"))
+    decay, flowing = _decay(node, dimensions), _current_decay(node, dimensions)
+    potential = kept = np.zeros(current.shape[1:])
     spikes = np.empty((network.timesteps, *potential.shape))
     for step in range(network.timesteps):
-        kept = np.trunc(decay * potential * grid) / grid
-        potential = kept + current[step if len(current) > 1 else 0]
+        kept = np.trunc(flowing * kept * grid) / grid + current[step if len(current) > 1 else 0]
+        potential = np.trunc(decay * potential * grid) / grid + kept
         spikes[step] = potential > node.v_threshold
         after = potential - node.v_threshold if network.dialect == OLD else node.v_reset
         potential = np.where(spikes[step], after, potential)
@@ -114,18 +115,40 @@ def _decay(node: Any, dimensions: int) -> Array:
 
     ValueError unless the equation says the same and adds the input as it is.
     """
-    lacking = {"decay_numerator", "decay_bits", "fraction_bits"} - set(node.metadata)
-    if lacking:
-        raise ValueError(f"its metadata lack {', '.join(sorted(lacking))}")
-    exact = over_channels(
-        np.asarray(node.metadata["decay_numerator"] / 2 ** int(node.metadata["decay_bits"])), dimensions
-    )
-    rate = DT / node.tau if isinstance(node, nir.LIF) else np.zeros_like(node.r)
-    gain = node.r * (rate if isinstance(node, nir.LIF) else DT)
-    off = np.abs(1 - rate - exact)
-    if off.max() > TOLERANCE:
-        kept, said = (np.broadcast_to(one, off.shape).flat[off.argmax()] for one in (1 - rate, exact))
-        raise ValueError(f"its equation keeps {kept:g} of the membrane, its metadata say {said:g}")
+    exact = _named(node, "decay_numerator", dimensions)
+    tau = node.tau_mem if isinstance(node, nir.CubaLIF) else getattr(node, "tau", None)
+    rate = np.zeros_like(node.r) if tau is None else DT / tau
+    gain = node.r * (DT if tau is None else rate)
+    _same(1 - rate, exact, "membrane")
     if np.abs(gain - 1).max() > TOLERANCE or np.any(getattr(node, "v_leak", 0)):
         raise ValueError(f"its equation scales the input by {gain.flat[0]:g} or has a resting potential")
     return exact
+
+
+def _current_decay(node: Any, dimensions: int) -> Array:
+    """The same of the current, of which only a CubaLIF keeps any."""
+    if not isinstance(node, nir.CubaLIF):
+        return np.zeros(())
+    exact, rate = _named(node, "current_numerator", dimensions), DT / node.tau_syn
+    _same(1 - rate, exact, "current")
+    if np.abs(node.w_in * rate - 1).max() > TOLERANCE:
+        raise ValueError(f"its equation scales what arrives by {(node.w_in * rate).flat[0]:g}")
+    return exact
+
+
+def _named(node: Any, numerator: str, dimensions: int) -> Array:
+    """numerator / 2**decay_bits of the metadata."""
+    return over_channels(np.asarray(_metadata(node, numerator) / 2 ** int(_metadata(node, "decay_bits"))), dimensions)
+
+
+def _metadata(node: Any, key: str) -> Any:
+    if key not in node.metadata:
+        raise ValueError(f"its metadata lack {key}")
+    return node.metadata[key]
+
+
+def _same(met: Array, exact: Array, what: str) -> None:
+    off = np.abs(met - exact)
+    if off.max() > TOLERANCE:
+        kept, said = (np.broadcast_to(one, off.shape).flat[off.argmax()] for one in (met, exact))
+        raise ValueError(f"its equation keeps {kept:g} of the {what}, its metadata say {said:g}")

@@ -108,7 +108,7 @@ def largest_sum(node: Node, limits: Bounds) -> int:
         rows = np.abs(node.weight).reshape(len(node.weight), -1).sum(axis=1) * given[0]
         return int((rows + np.abs(node.bias)).max())
     if isinstance(node, Neuron | Output):
-        return largest(limits.membranes[node.name])
+        return max(largest(limits.membranes[node.name]), largest(limits.currents[node.name]))
     return sum(given) if isinstance(node, Add) else largest(limits.values[node.name])
 
 
@@ -153,8 +153,8 @@ def _ungrouped(node: Conv2d) -> Array:
 def _node_refusals(node: Node, graph: Graph) -> Iterator[str]:
     if node.name in ("", ".") or "/" in node.name or "\0" in node.name:
         yield f"{node.name!r}: not a name in HDF5; accepted is any other without '/'"
-    if isinstance(node, Neuron) and 0 < np.count_nonzero(np.asarray(node.decay) == 1) < np.size(node.decay):
-        yield f"{node.name}: decay 1 beside others; a NIR layer leaks (LIF) or does not (IF), keep all below 1"
+    if isinstance(node, Neuron):
+        yield from _leak_refusals(node)
     if isinstance(node, Conv2d) and square(node, graph.shapes[node.inputs[0]]) is None:
         yield (
             f"{node.name}: kernel {node.weight.shape[2:]}; nir takes its height for its width, and no square kernel "
@@ -168,6 +168,13 @@ def _node_refusals(node: Node, graph: Graph) -> Iterator[str]:
             f"{node.name}: {source} is added {sources.count(source)} times; NIR has one edge between two nodes, put a "
             "layer into the other path"
         )
+
+
+def _leak_refusals(node: Neuron) -> Iterator[str]:
+    if node.keeps_current and (np.any(np.asarray(node.decay) == 1) or np.any(np.asarray(node.current_decay) == 1)):
+        yield f"{node.name}: decay 1 with a current that is kept; a NIR CubaLIF leaks twice, keep both decays below 1"
+    elif 0 < np.count_nonzero(np.asarray(node.decay) == 1) < np.size(node.decay):
+        yield f"{node.name}: decay 1 beside others; a NIR layer leaks (LIF) or does not (IF), keep all below 1"
 
 
 def _node(node: Node, graph: Graph) -> Any:
@@ -204,14 +211,16 @@ def _convolution(node: Conv2d, source: Shape) -> Any:
 
 
 def _neuron(node: Neuron, shape: Shape, lasts: bool) -> Any:
-    """tau and r are float64: float32 would not give the decay back. r = tau / dt leaves the input as it is."""
+    """tau and r are float64: float32 would not give the decay back. r = tau / dt leaves the input as it is, so w_in."""
     step = 0 if node.reset == "subtract" and lasts else 2.0**-node.fraction_bits
     zeros = np.zeros(shape, dtype=np.float32)
+    kept = {"decay_numerator": node.decay_numerator}
+    kept |= {"current_numerator": node.current_numerator} if node.keeps_current else {}
     parameters = {
         "v_threshold": _floats(over_channels(node.threshold, len(shape)) + step / 2) + zeros,
         "v_reset": zeros,
         "metadata": {
-            "decay_numerator": node.decay_numerator if np.ndim(node.decay) else int(node.decay_numerator),
+            **{name: values if values.ndim else int(values) for name, values in kept.items()},
             "decay_bits": node.decay_bits,
             "fraction_bits": node.fraction_bits,
         },
@@ -220,6 +229,10 @@ def _neuron(node: Neuron, shape: Shape, lasts: bool) -> Any:
     if np.all(decay == 1):
         return nir.IF(r=np.full(shape, 1 / DT), **parameters)
     tau = np.broadcast_to(DT / (1 - decay), shape).copy()
+    if node.keeps_current:
+        current = over_channels(np.asarray(node.current_decay), len(shape))
+        slow = np.broadcast_to(DT / (1 - current), shape).copy()
+        return nir.CubaLIF(tau_syn=slow, tau_mem=tau, r=tau / DT, w_in=slow / DT, v_leak=zeros, **parameters)
     return nir.LIF(tau=tau, r=tau / DT, v_leak=zeros, **parameters)
 
 

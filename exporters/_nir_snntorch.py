@@ -49,7 +49,7 @@ def misreadings(network: Network) -> Iterator[str]:
     for name, node in network.nodes.items():
         if isinstance(node, nir.IF):
             yield f"{name}: an IF (decay 1) becomes a leaky neuron of decay 0.9 with reset by subtraction"
-        if isinstance(node, nir.LIF) and np.ptp(node.v_threshold) > 0:
+        if isinstance(node, nir.LIF | nir.CubaLIF) and np.ptp(node.v_threshold) > 0:
             yield f"{name}: thresholds differ between its neurons; it takes one per layer"
 
 

@@ -68,9 +68,10 @@ def misreadings(network: Network) -> Iterator[str]:
     """Where SpikingJelly 2.0.0 with nirtorch 2.6 fails, or builds another network without saying so."""
     yield from nirtorch_misreadings(network)
     for name, node in network.nodes.items():
-        if isinstance(node, nir.IF | nir.LIF) and np.ptp(node.v_threshold) > 0:
+        if isinstance(node, nir.IF | nir.LIF | nir.CubaLIF) and np.ptp(node.v_threshold) > 0:
             yield f"{name}: thresholds differ between its neurons; it takes one per layer"
-        if isinstance(node, nir.LIF) and np.ptp(node.tau) > 0:
+        taus = [getattr(node, key) for key in ("tau", "tau_mem", "tau_syn") if hasattr(node, key)]
+        if any(np.ptp(tau) > 0 for tau in taus):
             yield f"{name}: decays differ between its neurons; it takes one per layer"
         if isinstance(node, nir.LIF) and node.tau.min() <= DT:
             yield f"{name}: decay 0; it takes a tau of more than one step"

@@ -38,7 +38,7 @@ def run(path: Path, samples: Array) -> tuple[dict[str, Array], Array]:
 def present(manifest: dict[str, Any], arrays: dict[str, Array], samples: Array) -> tuple[dict[str, Array], Array]:
     """One batch through all timesteps, from empty membranes."""
     frames = manifest["input"]["axes"][0] == "timestep"
-    state: dict[str, Array] = {}
+    state: dict[str, Any] = {}
     fired: dict[str, list[Array]] = {node["name"]: [] for node in manifest["nodes"] if node["operation"] == "Neuron"}
     logits: Any = 0
     for step in range(manifest["timesteps"]):
@@ -50,7 +50,7 @@ def present(manifest: dict[str, Any], arrays: dict[str, Array], samples: Array) 
             if operation == "Input":
                 values[name] = (samples[step] if frames else samples).astype(np.int64)
             elif operation == "Neuron":
-                values[name], state[name] = neuron(node, own, given[0], state.get(name, 0))
+                values[name], state[name] = neuron(node, own, given[0], state.get(name, (0, 0)))
                 fired[name].append(values[name].astype(np.uint8))
             elif operation == "Output":
                 logits = logits + given[0]
@@ -59,21 +59,29 @@ def present(manifest: dict[str, Any], arrays: dict[str, Array], samples: Array) 
     return {name: np.stack(steps) for name, steps in fired.items()}, logits
 
 
-def neuron(node: dict[str, Any], own: dict[str, Array], current: Array, membrane: Any) -> tuple[Array, Array]:
-    """Spikes and the membrane after the reset; the membrane is in units of 2**-fraction_bits."""
-    unit = 2 ** node["fraction_bits"]
-    decay, threshold = (
-        np.asarray(values, dtype=np.int64).reshape(-1, *[1] * (current.ndim - 2))
-        for values in (own.get("decay_numerator", node.get("decay_numerator")), own["threshold"])
-    )
-    grown = np.abs(membrane) * decay
-    leaked = np.sign(membrane) * (grown >> node["decay_bits"])
-    limit = unit * threshold
+def neuron(node: dict[str, Any], own: dict[str, Array], current: Array, state: Any) -> tuple[Array, Any]:
+    """Spikes and the new state: membrane behind the reset and kept current, in units of 2**-fraction_bits."""
+    unit, (membrane, kept) = 2 ** node["fraction_bits"], state
+    arriving = leaked(node, own, "current_numerator", kept, current) + unit * current
+    limit = unit * along(own["threshold"], current)
     late = (membrane > limit) * limit if node["reset"] == "subtract_late" else 0  # above the limit: it has just spiked
-    membrane = leaked + unit * current - late
+    membrane = leaked(node, own, "decay_numerator", membrane, current) + arriving - late
     spikes = membrane > limit
     after = {"zero": 0, "subtract": membrane - limit}.get(node["reset"], membrane)
-    return spikes.astype(np.int64), np.where(spikes, after, membrane)
+    return spikes.astype(np.int64), (np.where(spikes, after, membrane), arriving)
+
+
+def leaked(node: dict[str, Any], own: dict[str, Array], name: str, value: Any, like: Array) -> Array:
+    """value * numerator / 2**decay_bits, truncated toward zero; nothing without a numerator of that name."""
+    if name not in own and name not in node:
+        return np.zeros_like(like)
+    numerator = along(own.get(name, node.get(name)), like)
+    return np.asarray(np.sign(value) * ((np.abs(value) * numerator) >> node["decay_bits"]))
+
+
+def along(values: Any, like: Array) -> Array:
+    """One value, or one per channel, so that it broadcasts over (batch, channel, ...)."""
+    return np.asarray(values, dtype=np.int64).reshape(-1, *[1] * (like.ndim - 2))
 
 
 def compute(node: dict[str, Any], own: dict[str, Array], given: list[Array]) -> Array:

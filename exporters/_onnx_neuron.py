@@ -1,7 +1,8 @@
 """A neuron's membrane in ONNX: float32 wherever float32 is exact on the integers, which is also fastest.
 
 Every membrane is a multiple of `2**-fraction_bits` weight units, and float32 holds multiples of `2**-b` up to
-`2**(24 - b)`. What decides is the leak, n / 2**k in lowest terms (k for all channels, n for each):
+`2**(24 - b)`; so it is with a current that is kept. What decides are the leaks, n / 2**k in lowest terms (k for all
+channels, n for each):
 
     Membrane            nothing is ever truncated, since k * (steps - 1) <= fraction_bits: a product
     TruncatedMembrane   the product with n stays below 2**24 steps of the grid: Cast truncates
@@ -16,6 +17,8 @@ into the convolution in front of it.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from snnkd_deploy.bounds import Bounds, largest
@@ -23,6 +26,7 @@ from snnkd_deploy.ir import Array, Neuron, Shape
 
 from ._onnx_nodes import CODES, Nodes, Type, derived
 
+Decay = Literal["decay", "current_decay"]
 EXACT_FLOAT32 = 2**24
 LARGEST_INT32 = 2**31 - 1
 BLOCK = 16
@@ -41,14 +45,16 @@ def membrane(
     """
     if limits is None:
         return RealMembrane(nodes, node, shape)
-    numerators, shift = node.leak
-    worst, limit = largest(limits.membranes[node.name]), int(node.threshold.max())
-    bits = 0 if shift == 0 else node.fraction_bits if steps is None else shift * (steps - 1)
+    (numerators, shift), worst, limit = node.leak, largest(limits.membranes[node.name]), int(node.threshold.max())
+    grown, kept = worst * int(numerators.max()), 0
+    if node.keeps_current:
+        (numerators, other), kept = node.current_leak, largest(limits.currents[node.name])
+        grown, shift = max(grown, kept * int(numerators.max())), max(shift, other)
+    bits = node.fraction_bits if steps is None and shift else shift * ((steps or 1) - 1)
     truncates = bits > node.fraction_bits or (steps is None and shift > 0)
     bits = min(bits, node.fraction_bits)
     taken = limit if node.reset == "subtract_late" else 0  # in a sum of its own
-    farthest = max(reach + taken + 1, limit + 1) * 2**bits + (worst >> (node.fraction_bits - bits))
-    grown = worst * int(numerators.max())
+    farthest = (max(reach + taken, limit) + 1) * 2**bits + ((worst + kept) >> (node.fraction_bits - bits))
     if current == "float" and farthest < EXACT_FLOAT32:
         if not truncates:
             return Membrane(nodes, node, shape, bits)
@@ -78,11 +84,10 @@ class Membrane:
         """The input in units of the membrane."""
         return edge
 
-    def leak(self, v: str, at: str) -> str:
-        """What is kept of v."""
-        if np.all(self.node.decay == 1):
-            return v
-        return self.scaled(v, np.asarray(self.node.decay), "decay", f"{at}/leaked")
+    def leak(self, v: str, at: str, of: Decay = "decay") -> str:
+        """What is kept of v, or of the current."""
+        decay = np.asarray(getattr(self.node, of))
+        return v if np.all(decay == 1) else self.scaled(v, decay, of, f"{at}/leaked")
 
     def fire(self, v: str, at: str, spikes: str) -> str:
         """The tensor of spikes, float32 0 or 1."""
@@ -170,9 +175,12 @@ class RealMembrane(Membrane):
 class TruncatedMembrane(Membrane):
     """What the leak leaves is truncated toward zero, to a multiple of `2**-bits`."""
 
-    def leak(self, v: str, at: str) -> str:
+    def leak(self, v: str, at: str, of: Decay = "decay") -> str:
         """Through int32, in steps of the grid; the last factor brings it back into blocks of channels."""
-        fine = self.scaled(v, np.asarray(self.node.decay) * self.steepness, "fine decay", f"{at}/leaked")
+        decay = np.asarray(getattr(self.node, of))
+        if np.all(decay == 1):
+            return v
+        fine = self.scaled(v, decay * self.steepness, f"{of}/fine", f"{at}/leaked")
         whole = self.nodes.op("Cast", [fine], f"{at}/whole", to=CODES["int32"])
         back = self.nodes.op("Cast", [whole], f"{at}/steps", to=CODES["float"])
         return self.scaled(back, np.asarray(1 / self.steepness), "grid", f"{at}/kept")
@@ -186,7 +194,8 @@ class IntegerMembrane(Membrane):
     def __init__(self, nodes: Nodes, node: Neuron, shape: Shape, narrow: bool) -> None:
         super().__init__(nodes, node, shape, 0)
         self.narrow, self.blocked = narrow, False
-        self.unit = 1 if np.all(node.decay == 1) else 2**node.fraction_bits
+        whole = np.all(node.decay == 1) and np.all(np.isin(node.current_decay, (0, 1)))
+        self.unit = 1 if whole else 2**node.fraction_bits
         self.limit = self.limit * self.unit
 
     def current(self, edge: str) -> str:
@@ -195,19 +204,19 @@ class IntegerMembrane(Membrane):
             return edge
         return self.nodes.once("Mul", [edge, self.nodes.number(self.unit, "int32")], derived(edge, "fine"))
 
-    def leak(self, v: str, at: str) -> str:
+    def leak(self, v: str, at: str, of: Decay = "decay") -> str:
         """trunc(v * n / d) without leaving int32.
 
         Where the product might, v is split at the denominator: v = high * d + low with both of v's sign, so that
         trunc(v * n / d) = high * n + trunc(low * n / d).
         """
-        (numerators, bits), op = self.node.leak, self.nodes.op
-        if np.all(self.node.decay == 1):
+        (numerators, bits), op = self.node.leak if of == "decay" else self.node.current_leak, self.nodes.op
+        if bits == 0 and np.all(numerators == 1):
             return v
         below = self.nodes.number(2**bits, "int32")
         if np.all(numerators == 1):
             return op("Div", [v, below], f"{at}/leaked")
-        above = self._each(numerators, "numerators")
+        above = self._each(numerators, f"{of}/numerators")
         if self.narrow:
             grown = op("Mul", [v, above], f"{at}/grown")
             return op("Div", [grown, below], f"{at}/leaked")

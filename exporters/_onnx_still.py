@@ -21,8 +21,8 @@ from ._onnx_neuron import Membrane
 
 def applies(held: Membrane, steps: int) -> bool:
     """Whether this neuron can be written so; its current must be a single tensor."""
-    node = held.node
-    return steps > 1 and node.reset == "zero" and not np.ndim(node.decay) and held.type == "float" and held.plain
+    node, plain = held.node, held.plain and held.type == "float"
+    return plain and steps > 1 and node.reset == "zero" and not np.ndim(node.decay) and not node.keeps_current
 
 
 def spikes(held: Membrane, current: str, steps: int) -> list[str]:

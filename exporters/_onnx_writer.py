@@ -7,7 +7,7 @@ Real numbers (a FOLDED graph) go the same way in plain float32.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,16 @@ from ._onnx_nodes import CODES, Edge, Nodes, Type, derived
 
 FORMS = ("unrolled", "folded", "one-step")
 """One copy of each layer per step; steps folded into the batch for layers without memory; one step with its states."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """Names of what one step leaves to the next; empty where it leaves nothing."""
+
+    membrane: str = ""
+    current: str = ""
+    taken: str = ""
+    """What the spikes of a reset a step late take away, a negative number."""
 
 
 class Writer:
@@ -280,41 +290,40 @@ class Writer:
         return isinstance(self.graph[name], Conv2d)
 
     def _unrolled(self, held: Membrane, parts: list[Edge]) -> None:
-        node, kept, taken, spikes = held.node, "", "", list[str]()
+        """Every step of the network; nothing is made of the last one but its spikes."""
+        node, left, spikes = held.node, Left(), list[str]()
         for step in range(self.steps):
             at = f"{node.name}/{step}"
-            v = self._membrane(held, parts, step, kept and held.leak(kept, at), taken)
+            v, current = self._membrane(held, parts, step, left, f"{at}/current")
             spikes.append(held.fire(v, at, f"spikes/{at}"))
-            if step + 1 == self.steps:
-                break
-            if held.lasting:
-                kept = held.reset(v, spikes[-1], at, f"{at}/reset")
-            if node.reset == "subtract_late":
-                taken = held.taken(spikes[-1], at, f"{at}/taken")
+            if step + 1 < self.steps:
+                left = _left(held, Left(v, current), spikes[-1], at, Left(f"{at}/reset", taken=f"{at}/taken"))
         self.edges[node.name] = Edge(tuple(spikes))
 
     def _one_step(self, held: Membrane, parts: list[Edge]) -> None:
-        """The step after any other; `taken` is what the last one's spikes take away, a negative number."""
-        node, kept, taken, late = held.node, "", "", held.node.reset == "subtract_late"
-        name, at = node.name, f"{node.name}/0"
-        if held.lasting:
-            kept = held.leak(self._state(f"state/{name}", f"next/{name}", held.type, held.shape), at)
-        if late:
-            taken = self._state(f"taken/{name}", f"next/{name}/taken", held.type, held.shape)
-        v = self._membrane(held, parts, 0, kept, taken)
-        spikes = held.fire(v, at, f"spikes/{name}")
-        if held.lasting:
-            held.reset(v, spikes, at, f"next/{name}")
-        if late:
-            held.taken(spikes, at, f"next/{name}/taken")
-        self.nodes.result(spikes, CODES["float"], ["batch", *held.shape])
+        """The step after any other."""
+        node, name, kind, shape = held.node, held.node.name, held.type, held.shape
+        after = Left(f"next/{name}", f"next/{name}/current", f"next/{name}/taken")
+        late = node.reset == "subtract_late"
+        left = Left(
+            self._state(f"state/{name}", after.membrane, kind, shape) if held.lasting else "",
+            self._state(f"current/{name}", after.current, kind, shape) if node.keeps_current else "",
+            self._state(f"taken/{name}", after.taken, kind, shape) if late else "",
+        )
+        v, current = self._membrane(held, parts, 0, left, after.current)
+        spikes = held.fire(v, f"{name}/0", f"spikes/{name}")
+        _left(held, Left(v, current), spikes, f"{name}/0", after)
+        self.nodes.result(spikes, CODES["float"], ["batch", *shape])
         self.edges[name] = Edge((spikes,))
 
-    def _membrane(self, held: Membrane, parts: list[Edge], step: int, kept: str, taken: str) -> str:
-        """What the last step left, plus all parts of the current."""
-        terms = [kept, taken, *(held.current(_at(part, step)) for part in parts)]
-        first, *others = [term for term in terms if term]
-        return self.nodes.sum([first, *others], f"{held.node.name}/{step}/membrane") if others else first
+    def _membrane(self, held: Membrane, parts: list[Edge], step: int, left: Left, name: str) -> tuple[str, str]:
+        """v, and the current if it is kept, which is then called `name`: what the last step left, and the parts."""
+        at, terms = f"{held.node.name}/{step}", [held.current(_at(part, step)) for part in parts]
+        if held.node.keeps_current:
+            flowing = left.current and held.leak(left.current, f"{at}/flowing", "current_decay")
+            terms = [self.nodes.sum([flowing, *terms], name)]
+        kept = left.membrane and held.leak(left.membrane, at)
+        return self.nodes.sum([kept, left.taken, *terms], f"{at}/membrane"), terms[0]
 
     def _state(self, entry: str, result: str, kind: Type, shape: Shape) -> str:
         """An input that holds what the last step left, and the output that the next step is given for it."""
@@ -342,6 +351,15 @@ class Writer:
             self.nodes.op("Cast", edges, "logits", to=CODES[kind])
 
 
+def _left(held: Membrane, now: Left, spikes: str, at: str, names: Left) -> Left:
+    """What a step leaves to the next, under these names."""
+    return Left(
+        held.reset(now.membrane, spikes, at, names.membrane) if held.lasting else "",
+        now.current if held.node.keeps_current else "",
+        held.taken(spikes, at, names.taken) if held.node.reset == "subtract_late" else "",
+    )
+
+
 def input_type(node: Input) -> tuple[int, str]:
     """The narrowest type that holds the samples, as ONNX and as numpy call it."""
     if node.low >= 0 and node.high <= 255:
@@ -362,8 +380,9 @@ def _exact_mean(node: Pool) -> bool:
 
 def _too_large(node: Node, limits: Bounds) -> list[str]:
     problems = []
-    if isinstance(node, Neuron | Output) and largest(limits.membranes[node.name]) > LARGEST_INT32:
-        problems.append(f"{node.name}: its membrane can reach {largest(limits.membranes[node.name])}")
+    for name, reached in (("membrane", limits.membranes), ("current", limits.currents)):
+        if isinstance(node, Neuron | Output) and largest(reached[node.name]) > LARGEST_INT32:
+            problems.append(f"{node.name}: its {name} can reach {largest(reached[node.name])}")
     if isinstance(node, Linear | Conv2d):
         if np.abs(node.weight).max() > 127:
             problems.append(f"{node.name}: weight {np.abs(node.weight).max()} is beyond int8")

@@ -2,7 +2,9 @@
 
 A neuron is a plain `snn.Leaky` wherever float32 gives it the integer network's spikes: where the leak needs no rounding
 and a threshold is subtracted behind it, as snnTorch does; ahead of it ("subtract") that is the same without leak alone.
-The others are the generated file's own `IntegerLeaky`, which leaks exactly as the integer network does.
+The others are the generated file's own `IntegerLeaky`, which leaks exactly as the integer network does. Neurons that
+keep their current are `snn.Synaptic` or `IntegerSynaptic` in the same way; reset to zero has `reset_delay=False` there,
+since a Synaptic's delayed one loses a step's current.
 """
 
 from __future__ import annotations
@@ -33,17 +35,18 @@ def refusals(graph: Graph) -> Iterator[str]:
         met = largest(limits.values[node.name]) + 2 * int(biases)
         if isinstance(node, Neuron | Output):
             met = 2 * largest(limits.membranes[node.name])  # snnTorch adds the current before it subtracts a threshold
+            met = max(met, largest(limits.currents[node.name]))
         if met > EXACT_FLOAT32:
             yield f"{node.name}: its sums can reach {met}, float32 is exact up to {EXACT_FLOAT32}"
-        if isinstance(node, Neuron) and int(node.leak[0].max()) >= EXACT_FLOAT32:
+        leaks = (node.leak, node.current_leak) if isinstance(node, Neuron) else ()
+        if isinstance(node, Neuron) and any(numerators.max() >= EXACT_FLOAT32 for numerators, _ in leaks):
             yield f"{node.name}: its decay has {node.decay_bits} bits, float32 holds 24"
 
 
 def is_plain(neuron: Neuron, timesteps: int) -> bool:
-    """Whether a `snn.Leaky` in float32 has the spikes of the integer neuron."""
-    if neuron.reset == "subtract":
-        return bool(np.all(neuron.decay == 1))
-    return leak_shift(neuron) * (timesteps - 1) <= neuron.fraction_bits
+    """Whether a `snn.Leaky` or `snn.Synaptic` in float32 has the spikes of the integer neuron."""
+    behind = neuron.reset != "subtract" or bool(np.all(neuron.decay == 1))
+    return behind and leak_shift(neuron) * (timesteps - 1) <= neuron.fraction_bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +65,9 @@ class Source:
     @property
     def text(self) -> str:
         """The module."""
-        integer = any(not is_plain(node, self.graph.timesteps) for node in self.graph.of(Neuron))
-        parts = [self._about(), HEAD.replace("@T@", str(self.graph.timesteps)), INTEGER_LEAKY if integer else ""]
+        rounding = {node.keeps_current for node in self.graph.of(Neuron) if not is_plain(node, self.graph.timesteps)}
+        own = [INTEGER_LEAKY] * (False in rounding) + [INTEGER_SYNAPTIC] * (True in rounding)
+        parts = [self._about(), HEAD.replace("@T@", str(self.graph.timesteps)), *own]
         frame = "images" if self.graph.input.static else "images[step]"
         return "".join([*parts, self._network(), TAIL.replace("@STEM@", self.stem).replace("@FRAME@", frame)])
 
@@ -118,13 +122,17 @@ class Source:
     def _neuron(self, node: Neuron, shape: Shape) -> str:
         per_channel = f"torch.ones({', '.join([str(shape[0]), *('1' for _ in shape[1:])])})"  # the weights fill it
         threshold = per_channel if node.threshold.ndim else f"{int(node.threshold)}.0"
-        several, mechanism = bool(np.ndim(node.decay)), node.reset.removesuffix("_late")
-        common = f'threshold={threshold}, reset_mechanism="{mechanism}", init_hidden=True'
+        common = f'threshold={threshold}, reset_mechanism="{node.reset.removesuffix("_late")}", init_hidden=True'
+        common += ", reset_delay=False" if node.keeps_current and node.reset == "zero" else ""
+        kept = {"beta": (node.decay, node.decay_numerator)}
+        kept |= {"alpha": (node.current_decay, node.current_numerator)} if node.keeps_current else {}
+        kind = "Synaptic" if node.keeps_current else "Leaky"
         if is_plain(node, self.graph.timesteps):
-            return f"snn.Leaky(beta={per_channel if several else repr(node.decay)}, {common})"
-        numerator = per_channel if several else str(node.decay_numerator)
+            decays = [f"{name}={per_channel if np.ndim(one) else repr(one)}" for name, (one, _) in kept.items()]
+            return f"snn.{kind}({', '.join(decays)}, {common})"
+        numerators = [per_channel if one.ndim else str(one) for _, one in kept.values()]
         late = ", late=True" if node.reset == "subtract_late" else ""
-        return f"IntegerLeaky({numerator}, {node.decay_bits}, {node.fraction_bits}, {common}{late})"
+        return f"Integer{kind}({', '.join(numerators)}, {node.decay_bits}, {node.fraction_bits}, {common}{late})"
 
     def _steps(self) -> Iterator[str]:
         """One line for each node; a value that only the next node reads is called `x`."""
@@ -199,12 +207,42 @@ class IntegerLeaky(snn.Leaky):
 
 '''
 
+INTEGER_SYNAPTIC = '''\
+class IntegerSynaptic(snn.Synaptic):
+    """A Synaptic whose leaks, numerator / 2**bits, are truncated toward zero as the integer network does it.
+
+    Current and membrane are multiples of 2**-fraction_bits. "subtract" comes ahead of the leak, or `late`, behind it,
+    as Synaptic has it. For inference: the truncation has no gradient.
+    """
+
+    def __init__(self, numerator, current_numerator, bits, fraction_bits, late=False, **options):
+        super().__init__(current_numerator / 2**bits, numerator / 2**bits, **options)
+        self.fine, self.late = 2**fraction_bits, late
+
+    def _leaked(self, value, decay):
+        return (torch.trunc(value.double() * self.fine * decay.double()) / self.fine).to(value.dtype)
+
+    def _base_state_function(self, input_):
+        syn = self._leaked(self.syn, self.alpha) + input_
+        return syn, self._leaked(self.mem, self.beta) + syn
+
+    def _base_sub(self, input_):
+        taken = self.reset * self.threshold
+        if self.late:
+            syn, mem = self._base_state_function(input_)
+            return syn, mem - taken
+        syn = self._leaked(self.syn, self.alpha) + input_
+        return syn, self._leaked(self.mem - taken, self.beta) + syn
+
+
+'''
+
 TAIL = '''\
 
 def reset(network):
     """Empty all membranes: before each batch of samples."""
     for layer in network.modules():
-        if isinstance(layer, snn.Leaky):
+        if isinstance(layer, (snn.Leaky, snn.Synaptic)):
             layer.reset_mem()
 
 

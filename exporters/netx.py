@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from snnkd_deploy.check import chain_problems
+from snnkd_deploy.check import bias_problems, chain_problems
 from snnkd_deploy.errors import BundleError, LegalityError, ProofError
 from snnkd_deploy.files import replacing
 from snnkd_deploy.ir import (
@@ -101,6 +101,7 @@ def refusals(graph: Graph, target: Target) -> Iterator[str]:
     if not wiring:
         yield from _input_refusals(graph, target)
         yield from _trap_refusals(graph)
+        yield from bias_problems(graph)
     for node in graph:
         if isinstance(node, Neuron):
             yield from _neuron_refusals(node)
@@ -186,6 +187,8 @@ def _wiring_refusals(graph: Graph) -> Iterator[str]:
 
 def _input_refusals(graph: Graph, target: Target) -> Iterator[str]:
     node, bits = graph.input, target.entry.message_bits
+    if isinstance(node, BiasedInput) and node.spikes and (node.constant.min() < 0 or node.constant.max() > 1):
+        yield f"{node.name}: constant inputs {node.constant.min()}..{node.constant.max()} beside spikes; 0 or 1"
     if node.spikes or _host(graph):
         return
     if target.entry.mode != "graded":
@@ -205,14 +208,21 @@ def _neuron_refusals(node: Neuron) -> Iterator[str]:
         yield f"{node.name}: thresholds {node.threshold.min()}..{node.threshold.max()}; a block has one"
     if node.threshold.min() < 1 or node.threshold.max() > THRESHOLD:
         yield f"{node.name}: threshold {node.threshold.max()}; 1..{THRESHOLD} is accepted"
-    if np.ptp(node.decay) > 0:
-        yield f"{node.name}: decays {np.min(node.decay):.4g}..{np.max(node.decay):.4g}; a block has one"
-    numerators = np.atleast_1d(node.decay) * DECAY_UNITY
-    off = numerators[(numerators != np.rint(numerators)) | (numerators < 1) | (numerators > DECAY_UNITY)]
-    if off.size:
-        yield f"{node.name}: decay {off[0] / DECAY_UNITY}; 1/{DECAY_UNITY}..1 in steps of 1/{DECAY_UNITY} is accepted"
-    elif np.any(node.decay != 1) and node.fraction_bits != FRACTION_BITS:
+    yield from _decay_refusals(node, "decay", least=1)
+    yield from _decay_refusals(node, "current_decay", least=0)
+    if (np.any(node.decay != 1) or node.keeps_current) and node.fraction_bits != FRACTION_BITS:
         yield f"{node.name}: {node.fraction_bits} bits behind the point of its membrane; {FRACTION_BITS} are kept"
+
+
+def _decay_refusals(node: Neuron, name: str, least: int) -> Iterator[str]:
+    decays = np.atleast_1d(getattr(node, name))
+    if np.ptp(decays) > 0:
+        yield f"{node.name}: {name} {decays.min():.4g}..{decays.max():.4g}; a block has one"
+    numerators = decays * DECAY_UNITY
+    off = numerators[(numerators != np.rint(numerators)) | (numerators < least) | (numerators > DECAY_UNITY)]
+    if off.size:
+        accepted = f"{least}/{DECAY_UNITY}..1 in steps of 1/{DECAY_UNITY}"
+        yield f"{node.name}: {name} {off[0] / DECAY_UNITY}; {accepted} is accepted"
 
 
 def _synapse_refusals(node: Linear | Conv2d) -> Iterator[str]:
@@ -315,11 +325,12 @@ def _synapse(node: Linear | Conv2d) -> dict[str, Array]:
 
 
 def _neuron(reader: Neuron | Output) -> dict[str, Array]:
-    """Leaky, or for the readout without leak and below its threshold at all times; no memory of the current."""
-    leak, threshold = 0, THRESHOLD
+    """As they leak, or for the readout without leak, without memory of the current, and never above its threshold."""
+    leak, lost, threshold = 0, DECAY_UNITY, THRESHOLD
     if isinstance(reader, Neuron):
-        leak, threshold = DECAY_UNITY - round(np.max(reader.decay) * DECAY_UNITY), int(reader.threshold.flat[0])
-    numbers = {"iDecay": DECAY_UNITY, "vDecay": leak, "vThMant": threshold, "refDelay": 1, "gradedSpike": 0}
+        leak, lost = (DECAY_UNITY - round(np.max(one) * DECAY_UNITY) for one in (reader.decay, reader.current_decay))
+        threshold = int(reader.threshold.flat[0])
+    numbers = {"iDecay": lost, "vDecay": leak, "vThMant": threshold, "refDelay": 1, "gradedSpike": 0}
     return {"type": _text("CUBA"), **{name: np.asarray(value, np.int32) for name, value in numbers.items()}}
 
 

@@ -59,18 +59,22 @@ OPERATIONS: dict[type[Node], str] = {
         "step, in this order: v = sign(v) * ((|v| * decay_numerator) >> decay_bits), a truncation toward zero; "
         "v = v + x * 2**fraction_bits; where the step before spiked, v = v - threshold * 2**fraction_bits (reset "
         "subtract_late alone); spike = 1 if v > threshold * 2**fraction_bits (strictly), else 0; where it spikes, v = "
-        "0 (reset zero) or v = v - threshold * 2**fraction_bits (reset subtract); otherwise v stays"
+        "0 (reset zero) or v = v - threshold * 2**fraction_bits (reset subtract); otherwise v stays. With a "
+        "current_numerator, u is kept too, in the units of v, 0 before the first step and never reset: u = sign(u) * "
+        "((|u| * current_numerator) >> decay_bits) + x * 2**fraction_bits, and v = v + u in place of v = v + x * "
+        "2**fraction_bits"
     ),
     Output: "logits = sum of x over all steps; the class is the largest, the lowest index where they tie",
 }
 RULES = (
-    "All values are integers; nothing is rounded but the leak of a neuron, and nothing may saturate or wrap: `range` "
-    "and `membrane_range` are the least and the largest integer that can occur, whatever the sample.",
+    "All values are integers; nothing is rounded but the leak of a neuron, and nothing may saturate or wrap: `range`, "
+    "`membrane_range` and `current_range` are the least and the largest integer that can occur, whatever the sample.",
     "Nodes are listed in an order in which each comes after its inputs; all are computed once per step, without delay "
     "between layers. Nodes that depend on a still picture alone may be computed once.",
     "Shapes and axes are those of one sample. Arrays are in row-major (C) order, the last axis fastest.",
     "`threshold` has one value for all neurons of a layer, or one per channel (its first axis).",
-    "`decay_numerator` is a number for all neurons of a layer, or stands among its arrays: one per channel.",
+    "`decay_numerator` and `current_numerator` are numbers for all neurons of a layer, or stand among its arrays: one "
+    "per channel.",
     "`scale` is the real value of the integer 1, for information; no operation needs it.",
 )
 
@@ -140,6 +144,7 @@ def _entry(node: Node, graph: Graph, limits: Bounds, arrays: dict[str, Array]) -
     entry |= {"shape": list(shape), "axes": _axes(shape), **_settings(node)}
     if isinstance(node, Neuron):
         entry["membrane_range"] = _range(limits.membranes[node.name])
+        entry |= {"current_range": _range(limits.currents[node.name])} if node.keeps_current else {}
     entry["range"] = _range(limits.values[node.name])
     if own := _arrays(node):
         entry["arrays"] = {key: _store(node, key, values, axes, arrays) for key, (values, axes) in own.items()}
@@ -155,7 +160,7 @@ def _settings(node: Node) -> dict[str, Any]:
     if isinstance(node, Pool):
         return {"kernel": list(node.kernel), "stride": list(node.stride)}
     if isinstance(node, Neuron):
-        own = {} if np.ndim(node.decay) else {"decay_numerator": int(node.decay_numerator)}
+        own = {name: int(values) for name, values in _numerators(node).items() if not values.ndim}
         return {**own, **{name: getattr(node, name) for name in ("decay_bits", "fraction_bits", "reset")}}
     return {"scale": node.unit} if isinstance(node, Output) else {}
 
@@ -173,8 +178,14 @@ def _arrays(node: Node) -> dict[str, tuple[Array, list[str]]]:
         return {"weight": (node.weight, ["out feature", "in feature"]), "bias": (node.bias, ["out feature"])}
     if isinstance(node, Neuron):
         found = {"threshold": (node.threshold, ["channel"] if node.threshold.ndim else [])}
-        return found | ({"decay_numerator": (node.decay_numerator, ["channel"])} if np.ndim(node.decay) else {})
+        return found | {name: (values, ["channel"]) for name, values in _numerators(node).items() if values.ndim}
     return {}
+
+
+def _numerators(node: Neuron) -> dict[str, Array]:
+    """What is kept of the membrane, and of the current if any is."""
+    kept = {"current_numerator": node.current_numerator} if node.keeps_current else {}
+    return {"decay_numerator": node.decay_numerator, **kept}
 
 
 def _store(node: Node, key: str, values: Array, axes: list[str], arrays: dict[str, Array]) -> dict[str, Any]:

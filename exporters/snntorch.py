@@ -1,4 +1,4 @@
-"""A snnTorch module: Python of standard layers and `snn.Leaky`, and a state_dict; needs torch and snnTorch alone.
+"""A snnTorch module: Python of standard layers and of snnTorch's neurons, and a state_dict; needs both packages alone.
 
 network.py is to be read and changed; network.pt holds its integers as float32. Both packages are imported when a file
 is written or run, not before.
@@ -51,7 +51,10 @@ def write(graph: Graph, target: Target, path: Path) -> dict[str, Any]:
         "snntorch": version,
         "input": {"axes": ["batch", "..."] if graph.input.static else ["timestep", "batch", "..."]},
         "layers": {node.name: source.names[node.name] for node in neurons},
-        "plain_leaky": [node.name for node in neurons if is_plain(node, graph.timesteps)],
+        **{
+            f"plain_{kind}": [n.name for n in neurons if is_plain(n, graph.timesteps) and n.keeps_current == keeps]
+            for kind, keeps in (("leaky", False), ("synaptic", True))
+        },
     }
 
 
@@ -84,7 +87,9 @@ def _weights(source: Source, path: Path) -> bytes:
         for node in source.graph:
             layer: Any = getattr(network, source.names[node.name], None)
             if isinstance(node, Neuron):
-                for buffer, values in ((layer.threshold, node.threshold), (layer.beta, node.decay)):
+                held = {"threshold": node.threshold, "beta": node.decay}
+                for name, values in (held | ({"alpha": node.current_decay} if node.keeps_current else {})).items():
+                    buffer = getattr(layer, name)
                     buffer.copy_(torch.from_numpy(np.asarray(values)).reshape(buffer.shape))
             elif isinstance(node, Linear | Conv2d):
                 layer.weight.copy_(torch.from_numpy(node.weight))

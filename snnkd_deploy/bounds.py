@@ -35,24 +35,32 @@ Interval = tuple[Array, Array]
 
 @dataclass(frozen=True, eq=False)
 class Bounds:
-    """`values[node]`: its output. `membranes[neuron or output]`: v before the reset, in units of the state."""
+    """`values[node]`: its output. `membranes[neuron or output]`: v before the reset, in units of the state.
+
+    `currents` of the same: what a step adds to v.
+    """
 
     values: dict[str, Interval]
     membranes: dict[str, Interval]
+    currents: dict[str, Interval]
 
 
 def bounds(graph: Graph) -> Bounds:
     """Intervals of every node of an integer graph."""
     values: dict[str, Interval] = {}
     membranes: dict[str, Interval] = {}
+    currents: dict[str, Interval] = {}
     for node in graph:
         given = [values[name] for name in node.inputs]
         if isinstance(node, Neuron):
-            membranes[node.name] = _membrane(node, given[0], graph.timesteps)
+            steps = _currents(node, given[0], graph.timesteps)
+            currents[node.name] = _around(steps)
+            membranes[node.name] = _membrane(node, steps)
         elif isinstance(node, Output):
+            currents[node.name] = given[0]
             membranes[node.name] = _accumulated(given[0], graph.timesteps)
         values[node.name] = membranes[node.name] if isinstance(node, Output) else _interval(node, given, graph)
-    return Bounds(values, membranes)
+    return Bounds(values, membranes, currents)
 
 
 def reach(interval: Interval) -> Array:
@@ -144,18 +152,30 @@ def _attended(node: Attention, given: list[Interval], graph: Graph) -> Interval:
     return low * height * width, high * height * width
 
 
-def _membrane(node: Neuron, current: Interval, timesteps: int) -> Interval:
-    unit = 2**node.fraction_bits
-    threshold = node.threshold * unit
-    low, high = current[0] * unit, current[1] * unit
-    least = most = np.zeros_like(low)
-    worst_low, worst_high = low, high
-    for _ in range(timesteps):
+def _currents(node: Neuron, arriving: Interval, timesteps: int) -> list[Interval]:
+    """What each step adds to the membrane, in units of the state."""
+    low, high = (side * 2**node.fraction_bits for side in arriving)
+    steps = [(low, high)]
+    while len(steps) < timesteps:
+        kept = [scale_by_fraction(side, node.current_numerator, node.decay_bits) for side in steps[-1]]
+        steps.append((kept[0] + low, kept[1] + high) if node.keeps_current else (low, high))
+    return steps
+
+
+def _around(steps: list[Interval]) -> Interval:
+    return np.min([low for low, _ in steps], axis=0), np.max([high for _, high in steps], axis=0)
+
+
+def _membrane(node: Neuron, currents: list[Interval]) -> Interval:
+    threshold = node.threshold * 2**node.fraction_bits
+    least = most = np.zeros_like(currents[0][0])
+    reached = []
+    for low, high in currents:
         before_low = scale_by_fraction(least, node.decay_numerator, node.decay_bits) + low
         before_high = scale_by_fraction(most, node.decay_numerator, node.decay_bits) + high
         if node.reset == "subtract_late":
             before_low, before_high = _taken_late(node, (least, most), (low, high), threshold)
-        worst_low, worst_high = np.minimum(worst_low, before_low), np.maximum(worst_high, before_high)
+        reached.append((before_low, before_high))
         if node.reset in ("subtract_late", "none"):
             least, most = before_low, before_high
             continue
@@ -163,7 +183,7 @@ def _membrane(node: Neuron, current: Interval, timesteps: int) -> Interval:
         after_reset = before_high - threshold if node.reset == "subtract" else np.zeros_like(before_high)
         most = np.where(before_high > threshold, np.maximum(kept, after_reset), before_high)
         least = np.where(before_high > threshold, np.minimum(before_low, 0), before_low)
-    return worst_low, worst_high
+    return _around([currents[0], *reached])
 
 
 def _taken_late(node: Neuron, membrane: Interval, current: Interval, threshold: Array) -> Interval:

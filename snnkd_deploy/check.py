@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from snnkd_deploy.bounds import Interval, bounds, largest
+from snnkd_deploy.bounds import Bounds, bounds, largest
 from snnkd_deploy.errors import GraphError, LegalityError
 from snnkd_deploy.ir import (
     Add,
@@ -95,8 +95,9 @@ def target_problems(graph: Graph, target: Target) -> list[str]:
         if node.placement == "chip":
             problems += _number_problems(node, target)
         if isinstance(node, Neuron | Output):
-            problems += range_problems(node, limits.values[node.inputs[0]], limits.membranes[node.name], target)
-    return problems
+            problems += range_problems(node, limits, target)
+    behind = target.current is not None and target.current.bias == "membrane"
+    return problems + (list(bias_problems(graph)) if behind else [])
 
 
 def _hint(node: Node) -> str:
@@ -106,17 +107,38 @@ def _hint(node: Node) -> str:
     return "; export a network with self-attention to onnx" if isinstance(node, Attention) else ""
 
 
-def range_problems(node: Neuron | Output, current: Interval, membrane: Interval, target: Target) -> list[str]:
+def range_problems(node: Neuron | Output, limits: Bounds, target: Target) -> list[str]:
     """Whether the worst case of a layer's current and membrane stays within the target's state."""
     maximum = target.state.maximum >> target.state.fraction_bits
-    problems = []
-    if largest(current) > maximum:
-        problems.append(f"{node.name}: its input can reach {largest(current)}, the state holds {maximum}")
     unit = 2**node.fraction_bits if isinstance(node, Neuron) else 1
-    if largest(membrane) > maximum * unit:
-        what = "membrane" if isinstance(node, Neuron) else "sum over time"
-        problems.append(f"{node.name}: its {what} can reach {largest(membrane) // unit}, the state holds {maximum}")
-    return problems
+    kept = isinstance(node, Neuron) and node.keeps_current
+    reached = {
+        "current" if kept else "input": largest(limits.currents[node.name]),
+        "membrane" if isinstance(node, Neuron) else "sum over time": largest(limits.membranes[node.name]),
+    }
+    return [
+        f"{node.name}: its {what} can reach {most // unit}, the state holds {maximum}"
+        for what, most in reached.items()
+        if most > maximum * unit
+    ]
+
+
+def bias_problems(graph: Graph) -> Iterator[str]:
+    """Biases that mean something else where a chip adds them to the membrane and not to the current that is kept.
+
+    A channel without weights whose bias fires it at every step spikes alike either way; the host adds what it should.
+    """
+    for neuron in graph.of(Neuron):
+        layer = graph[neuron.inputs[0]]
+        if not neuron.keeps_current or layer.placement == "host" or not isinstance(layer, Linear | Conv2d):
+            continue
+        silent = ~layer.weight.reshape(len(layer.weight), -1).any(axis=1)
+        wrong = (layer.bias != 0) & ~(silent & (layer.bias > neuron.threshold))
+        if wrong.any():
+            yield (
+                f"{layer.name}: a bias of {layer.bias[wrong][0]} in front of {neuron.name}, which keeps its current; "
+                "this target adds biases behind the current, so leave it out (bias=False) and train again"
+            )
 
 
 def chain_problems(graph: Graph) -> Iterator[str]:
@@ -169,13 +191,14 @@ def _stage_problems(node: Node, stage: Stage) -> Iterator[str]:
     if isinstance(node, Attention) and node.scale != 1:
         yield f"{node.name}: scale {node.scale} is not 1"
     for name, array in describe(node)[1].items():
-        if name not in ("unit", "decay") and not is_integer(array):
+        if name not in ("unit", *DECAYS) and not is_integer(array):
             yield f"{node.name}: {name} is not integer"
     if isinstance(node, Neuron):
-        decays = np.atleast_1d(node.decay)
-        off = decays[decays * 2**node.decay_bits != node.decay_numerator]
-        if node.decay_bits == 0 or off.size:
-            yield f"{node.name}: decay {(off if off.size else decays)[0]} is not a multiple of 2**-{node.decay_bits}"
+        for name, decays in _decays(node):
+            off = decays[decays * 2**node.decay_bits != np.rint(decays * 2**node.decay_bits)]
+            if node.decay_bits == 0 or off.size:
+                met = (off if off.size else decays)[0]
+                yield f"{node.name}: {name} {met} is not a multiple of 2**-{node.decay_bits}"
         if node.threshold.min() < 1:
             yield f"{node.name}: threshold {node.threshold.min()} is below 1"
 
@@ -185,11 +208,20 @@ def _array_problems(node: Node, channels: int) -> Iterator[str]:
         if not np.isfinite(array).all():
             yield f"{node.name}: {name} holds a value that is not finite"
     for name, values in _per_channel(node):
-        if values.shape != (channels,) and not (values.ndim == 0 and name in ("threshold", "decay")):
+        if values.shape != (channels,) and not (values.ndim == 0 and name in ("threshold", *DECAYS)):
             yield f"{node.name}: {name} has shape {values.shape}, {channels} channels need ({channels},)"
     if isinstance(node, Neuron):
-        decays = np.atleast_1d(node.decay)
-        yield from (f"{node.name}: decay {beyond} is not in 0..1" for beyond in decays[(decays < 0) | (decays > 1)][:1])
+        for name, decays in _decays(node):
+            beyond = decays[(decays < 0) | (decays > 1)]
+            yield from (f"{node.name}: {name} {one} is not in 0..1" for one in beyond[:1])
+
+
+DECAYS = ("decay", "current_decay")
+
+
+def _decays(node: Neuron) -> list[tuple[str, Array]]:
+    """What of the membrane is kept, and of the current where any is, by name."""
+    return [(name, np.atleast_1d(getattr(node, name))) for name in (DECAYS if node.keeps_current else DECAYS[:1])]
 
 
 def _per_channel(node: Node) -> list[tuple[str, Array]]:
@@ -197,7 +229,9 @@ def _per_channel(node: Node) -> list[tuple[str, Array]]:
         return [("bias", node.bias)]
     if isinstance(node, BatchNorm):
         return [(name, getattr(node, name)) for name in ("mean", "variance", "gamma", "beta")]
-    return [("threshold", node.threshold), ("decay", np.asarray(node.decay))] if isinstance(node, Neuron) else []
+    if not isinstance(node, Neuron):
+        return []
+    return [("threshold", node.threshold), *((name, np.asarray(getattr(node, name))) for name in DECAYS)]
 
 
 def _number_problems(node: Node, target: Target) -> Iterator[str]:
@@ -229,12 +263,16 @@ def _neuron_problems(node: Neuron, target: Target) -> Iterator[str]:
 
 
 def decay_problems(node: Neuron, target: Target) -> Iterator[str]:
-    """Decays per channel, where the target has one per layer of neurons; of any stage."""
-    if np.ndim(node.decay) and "channel" not in target.decay.granularity:
-        yield (
-            f"{node.name}: {np.size(node.decay)} decays, {np.min(node.decay):.4g}..{np.max(node.decay):.4g}, one per "
-            "channel; this target has one per layer of neurons; train with one (--learn-decay layer)"
-        )
+    """A current that is kept where the target has none, decays per channel where it has one per layer; any stage."""
+    if node.keeps_current and target.current is None:
+        yield f"{node.name}: keeps a current (snnTorch's Synaptic); this target's neurons keep none, use snn.Leaky"
+    parts = {"decay": target.decay.granularity, "current_decay": target.current.granularity if target.current else ()}
+    for name, decays in _decays(node):
+        if np.ndim(getattr(node, name)) and "channel" not in parts[name] and parts[name]:
+            yield (
+                f"{node.name}: {name} {decays.min():.4g}..{decays.max():.4g}, one per channel; this target has one "
+                "per layer of neurons; train with one (--learn-decay layer)"
+            )
 
 
 def _resets(target: Target) -> str:
@@ -254,19 +292,24 @@ def leak_problems(graph: Graph, target: Target) -> Iterator[str]:
     for node in graph.of(Neuron):
         if leak_shift(node) * (graph.timesteps - 1) > node.fraction_bits:
             yield (
-                f"{node.name}: {_spelt(node.decay)} over {graph.timesteps} steps needs rounding, which this format "
-                f"cannot say; accepted are 1 (no leak), 0.5 up to {node.fraction_bits + 1} steps, 0.25 or 0.75 up to "
+                f"{node.name}: {_spelt(node)} over {graph.timesteps} steps needs rounding, which this format cannot "
+                f"say; accepted are 1 (no leak), 0.5 up to {node.fraction_bits + 1} steps, 0.25 or 0.75 up to "
                 f"{node.fraction_bits // 2 + 1}"
             )
 
 
 def leak_shift(node: Neuron) -> int:
-    """m of the neuron's decay = odd / 2**m, the most of its channels: fraction bits that each step of the leak adds."""
-    return node.leak[1]
+    """m of the neuron's decays = odd / 2**m, the most of them: fraction bits that each step of a leak adds."""
+    return max(node.leak[1], node.current_leak[1])
 
 
-def _spelt(decay: float | Array) -> str:
-    return f"decays {np.min(decay):.4g}..{np.max(decay):.4g}, one per channel," if np.ndim(decay) else f"decay {decay}"
+def _spelt(node: Neuron) -> str:
+    return " and ".join(
+        f"{name} {decays[0]:g}"
+        if decays.size == 1
+        else f"{name} {decays.min():.4g}..{decays.max():.4g}, one per channel,"
+        for name, decays in _decays(node)
+    )
 
 
 def _beyond(node: Node, what: str, values: Array, minimum: int, maximum: int) -> Iterator[str]:

@@ -11,6 +11,7 @@ from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.check import verify
 from snnkd_deploy.errors import GraphError, LegalityError
 from snnkd_deploy.ir import Graph, Neuron, Stage
+from snnkd_deploy.passes.bias_neurons import bias_neurons
 from snnkd_deploy.passes.bias_planes import bias_planes
 from snnkd_deploy.passes.fold_batchnorm import fold_batchnorm
 from snnkd_deploy.passes.fold_pooling import fold_pooling
@@ -42,6 +43,7 @@ PIPELINE = (
     Pass(or_pooling, needs=Stage.INTEGER, gives=Stage.INTEGER),
     Pass(fold_pooling, needs=Stage.INTEGER, gives=Stage.INTEGER),
     Pass(relay_shortcuts, needs=Stage.INTEGER, gives=Stage.INTEGER),
+    Pass(bias_neurons, needs=Stage.INTEGER, gives=Stage.INTEGER),
     Pass(bias_planes, needs=Stage.INTEGER, gives=Stage.INTEGER),
     Pass(legalize, needs=Stage.INTEGER, gives=Stage.LEGAL),
 )

@@ -139,9 +139,9 @@ class Neurons(Layer):
     updates_active: int
     updates_inactive: int
     leak_multiplies: int
-    """One an update of a neuron whose decay is neither 0 nor 1."""
+    """One an update of a neuron whose decay is neither 0 nor 1, and one where its current decays so."""
     membrane_adds: int
-    """The current is added to the membrane: one an active update."""
+    """The current is added to the membrane: one an active update, and one each where the current itself is kept."""
     compares: int
     """With the threshold: one an update."""
     reset_adds: int
@@ -568,12 +568,12 @@ def _updates(node: Neuron, watch: _Watch, size: int) -> dict[str, Any]:
     per_step, active = watch.spikes[node.name], watch.active[node.name]
     updates = size * watch.samples * watch.graph.timesteps
     spikes = int(per_step.sum())
-    leaky = (np.asarray(node.decay) != 0) & (np.asarray(node.decay) != 1)
+    leaks = [np.atleast_1d(~np.isin(decay, (0, 1))) for decay in (node.decay, node.current_decay)]
     return {
         "updates_active": active,
         "updates_inactive": updates - active,
-        "leak_multiplies": updates * int(np.count_nonzero(leaky)) // leaky.size,
-        "membrane_adds": active,
+        "leak_multiplies": sum(updates * int(np.count_nonzero(leaky)) // leaky.size for leaky in leaks),
+        "membrane_adds": active + updates * node.keeps_current,
         "compares": updates,
         "reset_adds": spikes if node.reset in ("subtract", "subtract_late") else 0,
         "spikes_out": spikes,

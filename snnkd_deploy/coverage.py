@@ -95,7 +95,8 @@ def in_words(node: Node) -> str:
         return f"{kind} {'x'.join(map(str, node.weight.shape))}"
     if isinstance(node, Neuron):
         decay, threshold = _span(np.asarray(node.decay)), _span(node.threshold)
-        return f"Neuron, decay {decay}, threshold {threshold}, reset {node.reset}"
+        current = f", keeps {_span(np.asarray(node.current_decay))} of its current" if node.keeps_current else ""
+        return f"Neuron, decay {decay}{current}, threshold {threshold}, reset {node.reset}"
     if isinstance(node, Pool):
         return f"{kind} {node.kernel[0]}x{node.kernel[1]}"
     if isinstance(node, Input):

@@ -421,11 +421,17 @@ def _layer_entry(graph: Graph, name: str) -> list[dict[str, Any]]:
         ]
     if isinstance(node, Neuron):
         thresholds = sorted({int(one) for one in np.atleast_1d(node.threshold)})
-        decays = "..".join(str(one) for one in sorted({node.decay_numerator.min(), node.decay_numerator.max()}))
-        decay = f"{decays}/{2**node.decay_bits}" + (", per channel" if np.ndim(node.decay) else "")
-        entry = {"thresholds": [thresholds[0], thresholds[-1]], "decay": decay, "reset": node.reset}
+        entry = {"thresholds": [thresholds[0], thresholds[-1]], "decay": _fraction(node.decay_numerator, node)}
+        entry |= {"current_decay": _fraction(node.current_numerator, node)} if node.keeps_current else {}
+        entry |= {"reset": node.reset}
         return [{"name": name, "kind": "Neuron", "shape": shape, **entry}]
     return []
+
+
+def _fraction(numerators: Array, node: Neuron) -> str:
+    """A decay as the target holds it."""
+    span = "..".join(str(one) for one in sorted({numerators.min(), numerators.max()}))
+    return f"{span}/{2**node.decay_bits}" + (", per channel" if numerators.ndim else "")
 
 
 def _versions() -> dict[str, str]:

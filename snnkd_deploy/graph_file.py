@@ -14,7 +14,7 @@ from safetensors.numpy import save
 
 from snnkd_deploy.check import graph_problems
 from snnkd_deploy.errors import BundleError
-from snnkd_deploy.ir import KINDS, Array, Graph, Node, Stage, describe
+from snnkd_deploy.ir import KINDS, LATER, Array, Graph, Node, Stage, describe
 
 FORMAT = "snnkd-deploy/graphs 1"
 PLAIN = ("name", "timesteps", "origin")
@@ -81,6 +81,8 @@ def _node(key: str, plain: Mapping[str, Any], tensors: Mapping[str, Array]) -> N
         elif field.name in plain:
             value = plain[field.name]
             values[field.name] = tuple(value) if isinstance(value, list) else value
+        elif field.name in LATER:
+            values[field.name] = LATER[field.name]
         else:
             raise KeyError(f"{plain['name']}: no {field.name}")
         accepted = get_args(hints[field.name]) or (hints[field.name],)

@@ -173,8 +173,10 @@ class Neuron(Node):
 
     snnTorch's Leaky subtracts behind the next leak: v = decay * v + x[t] - threshold * s[t - 1] (subtract_late), which
     differs from subtract where decay < 1. Or nothing is taken away (none).
-    v is zero at the start of each sample. From INTEGER on, v is held in units of `2**-fraction_bits` weight units, and
-    `decay` is a multiple of `2**-decay_bits` whose product is truncated toward zero (Loihi: 12 bits, 6 bits).
+    With a `current_decay` it is u = current_decay * u + x[t] that is added to v, and no reset touches u: snnTorch's
+    Synaptic, Loihi's CUBA.
+    v and u are zero at the start of each sample. From INTEGER on, they are held in units of `2**-fraction_bits` weight
+    units, and decays are multiples of `2**-decay_bits` whose product is truncated toward zero (Loihi: 12 bits, 6 bits).
     """
 
     decay: float | Array
@@ -184,18 +186,42 @@ class Neuron(Node):
     reset: Reset = "zero"
     decay_bits: int = 0
     fraction_bits: int = 0
+    current_decay: float | Array = 0.0
+    """As `decay`; 0 where the current has no memory."""
 
     @property
     def decay_numerator(self) -> Array:
         """`decay * 2**decay_bits`, integers from INTEGER on, `()` or `(channels,)`."""
-        return np.asarray(np.rint(np.asarray(self.decay) * 2**self.decay_bits).astype(np.int64))
+        return _numerator(self.decay, self.decay_bits)
+
+    @property
+    def current_numerator(self) -> Array:
+        """The same of `current_decay`."""
+        return _numerator(self.current_decay, self.decay_bits)
 
     @property
     def leak(self) -> tuple[Array, int]:
         """From INTEGER on decay = numerator / 2**m: the numerators, `()` or `(channels,)`, and the least m for all."""
-        numerator, unity = self.decay_numerator, 2**self.decay_bits
-        common = math.gcd(unity, *numerator.ravel().tolist())
-        return np.asarray(numerator // common), (unity // common).bit_length() - 1
+        return _lowest_terms(self.decay_numerator, self.decay_bits)
+
+    @property
+    def current_leak(self) -> tuple[Array, int]:
+        """The same of `current_decay`."""
+        return _lowest_terms(self.current_numerator, self.decay_bits)
+
+    @property
+    def keeps_current(self) -> bool:
+        """Whether anything of a current reaches the next step."""
+        return bool(np.any(np.asarray(self.current_decay) != 0))
+
+
+def _numerator(decay: float | Array, bits: int) -> Array:
+    return np.asarray(np.rint(np.asarray(decay) * 2**bits).astype(np.int64))
+
+
+def _lowest_terms(numerator: Array, bits: int) -> tuple[Array, int]:
+    common = math.gcd(2**bits, *numerator.ravel().tolist())
+    return np.asarray(numerator // common), (2**bits // common).bit_length() - 1
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -297,12 +323,18 @@ class Graph:
         return state.hexdigest()
 
 
+LATER: dict[str, Any] = {"current_decay": 0.0}
+"""Fields that earlier graphs lack, left out while they hold this: digests and files of networks without them stay."""
+
+
 def describe(node: Node) -> tuple[dict[str, Any], dict[str, Array]]:
     """A node as plain values and arrays: what is hashed and what is stored."""
     plain: dict[str, Any] = {"kind": type(node).__name__}
     arrays: dict[str, Array] = {}
     for field in fields(node):
         value = getattr(node, field.name)
+        if field.name in LATER and not np.any(value != LATER[field.name]):
+            continue
         if isinstance(value, np.ndarray | np.generic):  # arithmetic on a `()` array gives a numpy scalar
             arrays[field.name] = np.asarray(value)
         else:

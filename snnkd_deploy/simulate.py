@@ -156,21 +156,41 @@ def membranes(node: Neuron, current: Array, timesteps: int) -> Iterator[tuple[Ar
 
     int64 in units of `2**-fraction_bits` from INTEGER on, float64 before.
     """
-    exact = is_integer(current) and is_integer(node.threshold)
-    threshold = over_channels(node.threshold, current.ndim - 2)
-    decay = over_channels(node.decay_numerator if exact else np.asarray(node.decay), current.ndim - 2)
-    unit = 2**node.fraction_bits if exact else 1
+    exact = _exact(node, current)
+    threshold = over_channels(node.threshold, current.ndim - 2) * (2**node.fraction_bits if exact else 1)
     potential: Array = np.zeros(current.shape[1:], dtype=np.int64 if exact else np.float64)
     fires = np.zeros(current.shape[1:], dtype=bool)
-    for step in range(timesteps):
-        potential = scale_by_fraction(potential, decay, node.decay_bits) if exact else decay * potential
-        potential = potential + current[step if len(current) > 1 else 0] * unit
+    for arriving in kept_currents(node, current, timesteps):
+        potential = _leaked(potential, node.decay, node.decay_bits if exact else None) + arriving
         if node.reset == "subtract_late":
-            potential = potential - threshold * unit * fires
-        fires = potential > threshold * unit
+            potential = potential - threshold * fires
+        fires = potential > threshold
         yield potential, fires
         if node.reset in ("zero", "subtract"):
-            potential = np.where(fires, 0 if node.reset == "zero" else potential - threshold * unit, potential)
+            potential = np.where(fires, 0 if node.reset == "zero" else potential - threshold, potential)
+
+
+def kept_currents(node: Neuron, current: Array, timesteps: int) -> Iterator[Array]:
+    """What each step adds to v: its current, and what is left of those before; in the units of `membranes`."""
+    exact = _exact(node, current)
+    kept: Array = np.zeros_like(current[0])
+    for step in range(timesteps):
+        arriving = current[step if len(current) > 1 else 0] * (2**node.fraction_bits if exact else 1)
+        if node.keeps_current:
+            arriving = _leaked(kept, node.current_decay, node.decay_bits if exact else None) + arriving
+        yield (kept := arriving)
+
+
+def _exact(node: Neuron, current: Array) -> bool:
+    return is_integer(current) and is_integer(node.threshold)
+
+
+def _leaked(value: Array, decay: float | Array, bits: int | None) -> Array:
+    """decay * value of a layer, `(batch, *shape)`; with so many bits, of integers, truncated toward zero."""
+    along = over_channels(np.asarray(decay), value.ndim - 1)
+    if bits is None:
+        return along * value
+    return scale_by_fraction(value, np.rint(along * 2**bits).astype(np.int64), bits)
 
 
 def _read_out(value: Array, graph: Graph) -> Array:

@@ -53,6 +53,17 @@ class Decay:
 
 
 @dataclass(frozen=True)
+class Current:
+    """Neurons that keep a current (Neuron.current_decay), by fractions and in a state as those of the membrane."""
+
+    granularity: tuple[Literal["layer", "channel"], ...]
+    """What may have a decay of its own."""
+    bias: Literal["current", "membrane"]
+    """What the bias register of a layer is added to: the current that is kept, or the membrane behind it."""
+    source: str
+
+
+@dataclass(frozen=True)
 class State:
     """Current and membrane: signed, `bits` wide, in units of `2**-fraction_bits` weight units."""
 
@@ -122,6 +133,8 @@ class Target:
     state: State
     entry: Entry
     layout: Layout
+    current: Current | None
+    """None if neurons keep none: what arrives is added to the membrane, and gone."""
     resources: Resources | None
     """None for a format, which has no cores."""
 

@@ -39,6 +39,8 @@ class Recipe:
     decays: tuple[float, ...] = (1.0, 0.5, 0.9, 0.25, 0.999)
     thresholds_per_channel: bool = False
     decays_per_channel: bool = False
+    current_decays: tuple[float, ...] = ()
+    """Of neurons that keep their current; half of them do, if there are any."""
     spiking_input: bool | None = None
     timesteps: tuple[int, int] = (1, 5)
     attention: bool = False
@@ -51,6 +53,9 @@ ANY = Recipe(pools=("avg", "max"), resets=("zero", "subtract"), residual=True, t
 EVERY_RESET = replace(ANY, resets=("zero", "subtract", "subtract_late", "none"))
 LEAKS = replace(EVERY_RESET, decays_per_channel=True)
 """Channels of one layer that leak differently."""
+
+KEEPING = replace(LEAKS, current_decays=(0.5, 0.9, 1.0, 0.25))
+"""Neurons that keep their current, snnTorch's Synaptic."""
 
 ATTENTIVE = Recipe(pools=("avg", "max"), resets=("zero", "subtract"), attention=True)
 """Products of spikes, on a stream of currents."""
@@ -145,9 +150,11 @@ class Builder:
         threshold = np.asarray(self.random.uniform(0.3, 1.2, size=shape))
         own = recipe.decays_per_channel and self.random.random() < 0.8
         kept = self.random.choice(recipe.decays, size=self.shape[0]) if own else decay
-        return self.add(
-            Neuron(name=self.name("lif"), inputs=(self.last,), decay=kept, threshold=threshold, reset=reset)
-        )
+        neuron = Neuron(name=self.name("lif"), inputs=(self.last,), decay=kept, threshold=threshold, reset=reset)
+        if recipe.current_decays and self.random.random() < 0.5:
+            size = self.shape[0] if recipe.decays_per_channel and self.random.random() < 0.5 else None
+            neuron = replace(neuron, current_decay=self.random.choice(recipe.current_decays, size=size))
+        return self.add(neuron)
 
     def pool(self, kind: str) -> str:
         window = (min(2, self.shape[1]), min(2, self.shape[2]))

@@ -7,20 +7,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from snnkd_deploy.bounds import bounds
+from snnkd_deploy.bounds import Interval, bounds
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.compiler import lower
 from snnkd_deploy.errors import LegalityError
 from snnkd_deploy.ir import Array, Attention, Graph, Input, Neuron, Node, Output, Stage
-from snnkd_deploy.simulate import simulate
+from snnkd_deploy.simulate import kept_currents, membranes, simulate
 from snnkd_deploy.target import load_target
-from tests.networks import ATTENTIVE, EVERY_RESET, Recipe, random_inputs, random_network
+from tests.networks import ATTENTIVE, EVERY_RESET, KEEPING, LEAKS, Recipe, random_inputs, random_network
 from tests.test_simulate import one_neuron
 
-LEAKS = replace(EVERY_RESET, decays_per_channel=True)
 
-
-@pytest.mark.parametrize("recipe", [EVERY_RESET, ATTENTIVE, LEAKS], ids=["any", "attentive", "leaks"])
+@pytest.mark.parametrize(
+    "recipe", [EVERY_RESET, ATTENTIVE, LEAKS, KEEPING], ids=["any", "attentive", "leaks", "keeping"]
+)
 @pytest.mark.parametrize("seed", range(60))
 def test_no_value_ever_leaves_its_interval(seed: int, recipe: Recipe) -> None:
     graph = random_network(seed, recipe)
@@ -32,12 +32,21 @@ def test_no_value_ever_leaves_its_interval(seed: int, recipe: Recipe) -> None:
     limits = bounds(integer)
 
     def look(node: Node, arguments: tuple[Array, ...], value: Array) -> None:
-        interval = limits.membranes[node.name] if node is integer.output else limits.values[node.name]
-        low, high = (side.reshape(-1, *[1] * (value.ndim - 3)) for side in interval)
-        assert (value >= low).all(), node.name
-        assert (value <= high).all(), node.name
+        if isinstance(node, Neuron):
+            for kept in kept_currents(node, arguments[0], integer.timesteps):
+                assert_within(limits.currents[node.name], kept[None], node)
+            for membrane, _ in membranes(node, arguments[0], integer.timesteps):
+                assert_within(limits.membranes[node.name], membrane[None], node)
+        assert_within((limits.membranes if node is integer.output else limits.values)[node.name], value, node)
 
     simulate(integer, inputs, look)
+
+
+def assert_within(interval: Interval, value: Array, node: Node) -> None:
+    """All of `(time or 1, batch, *shape)`."""
+    low, high = (side.reshape(-1, *[1] * (value.ndim - 3)) for side in interval)
+    assert (value >= low).all(), node.name
+    assert (value <= high).all(), node.name
 
 
 def test_an_attention_is_bounded_by_tokens_times_the_products_of_a_head() -> None:
@@ -65,6 +74,15 @@ def test_each_channel_is_bounded_by_its_own_leak() -> None:
     nodes = (replace(graph.input, shape=(3,)), several, Output(name="y", inputs=("s",)))
     low, _ = bounds(replace(graph, nodes=nodes)).membranes["s"]
     assert low.tolist() == [-int(200 * 64 * sums) for sums in (1.75, 3, 1.3125)]
+
+
+def test_a_kept_current_is_bounded_by_its_series_and_adds_to_the_membrane() -> None:
+    graph = one_neuron(1.0, 10, "none", 3)
+    keeping = replace(graph.of(Neuron)[0], current_decay=0.5)
+    limits = bounds(replace(graph, nodes=tuple(keeping if node.name == "s" else node for node in graph)))
+    assert limits.currents["s"][1].tolist() == [200 * 64 * 1.75]
+    assert limits.membranes["s"][1].tolist() == [200 * 64 * (1 + 1.5 + 1.75)]
+    assert bounds(graph).currents["s"][1].tolist() == [200 * 64]
 
 
 def test_subtraction_lets_a_membrane_grow() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from snnkd_deploy.bounds import Bounds, Interval
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.check import (
     first_neurons,
@@ -118,7 +119,7 @@ def test_values_that_are_not_finite_are_named() -> None:
         (lambda g: with_node(g, replace(g["s"], decay=0.0)), r"decay 0\.0 is below 1 / 2\*\*12"),
         (
             lambda g: with_node(g, replace(g["s"], decay=np.array([0.5]))),
-            r"s: 1 decays, 0\.5\.\.0\.5, one per channel; this target has one per layer of neurons; train with",
+            r"s: decay 0\.5\.\.0\.5, one per channel; this target has one per layer of neurons; train with",
         ),
         (lambda g: with_node(g, replace(g["x"], high=2000)), r"w: its input can reach|s: its input can reach 2\d+"),
     ],
@@ -222,14 +223,18 @@ def test_sides_of_a_convolution_end_where_the_format_s_integers_do(name: str, si
 def test_the_state_ends_at_24_bits(name: str) -> None:
     graph, target, silent = one_neuron(1.0, 10, "zero", 1), load_target(name), (np.zeros(1, int), np.zeros(1, int))
     neuron, output = graph.of(Neuron)[0], graph.output
-    for low, high, problems in ((-131071, 131071, 0), (0, 131072, 1), (-131072, 0, 1)):
+
+    def problems(node: Neuron | Output, current: Interval, membrane: Interval) -> int:
+        limits = Bounds({}, membranes={node.name: membrane}, currents={node.name: current})
+        return len(range_problems(node, limits, target))
+
+    for low, high, count in ((-131071, 131071, 0), (0, 131072, 1), (-131072, 0, 1)):
         reach = np.array([low]), np.array([high])
-        assert len(range_problems(neuron, reach, silent, target)) == problems
-        assert len(range_problems(output, silent, reach, target)) == problems
+        assert problems(output, reach, silent) == problems(output, silent, reach) == count
     for last in (131071 * 64, -131071 * 64):
-        assert not range_problems(neuron, silent, (np.array([last]), np.array([last])), target)
-        beyond = np.array([last + np.sign(last)])
-        assert len(range_problems(neuron, silent, (beyond, beyond), target)) == 1
+        held, beyond = (np.array([one]) for one in (last, last + np.sign(last)))
+        assert problems(neuron, silent, (held, held)) == problems(neuron, (held, held), silent) == 0
+        assert problems(neuron, silent, (beyond, beyond)) == problems(neuron, (beyond, beyond), silent) == 1
 
 
 @pytest.mark.parametrize(("high", "problems"), [(131071, 0), (131072, 1)])
@@ -278,13 +283,61 @@ def test_a_format_without_rounding_takes_only_leaks_that_need_none(decay: float,
     assert (problems == []) is legal
 
 
+@pytest.mark.parametrize(
+    ("current", "timesteps", "legal"),
+    [(0.5, 7, True), (0.5, 8, False), (0.75, 4, True), (0.75, 5, False), (0.25, 4, True), (0.9, 1, True)],
+)
+def test_a_current_that_is_kept_may_need_no_rounding_either(current: float, timesteps: int, legal: bool) -> None:
+    graph = one_neuron(0.5, 10, "zero", timesteps)
+    keeping = with_node(graph, replace(graph.of(Neuron)[0], current_decay=round(current * 4096) / 4096))
+    problems = [text for text in target_problems(keeping, NIR) if "needs rounding" in text]
+    assert (problems == []) is legal
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_current_is_kept_where_the_target_says_so(name: str) -> None:
+    graph, target = one_neuron(0.5, 10, "zero", 2), load_target(name)
+    node = replace(graph.of(Neuron)[0], current_decay=0.5)
+    assert not target_problems(with_node(graph, node), target)
+    (reason,) = target_problems(with_node(graph, node), replace(target, current=None))
+    assert reason == "s: keeps a current (snnTorch's Synaptic); this target's neurons keep none, use snn.Leaky"
+    several = target_problems(with_node(graph, replace(node, current_decay=np.array([0.5]))), target)
+    assert [one.startswith("s: current_decay 0.5..0.5, one per channel") for one in several] == [True] * (name in CHIPS)
+
+
+@pytest.mark.parametrize(
+    ("weight", "bias", "legal"), [(1, 0, True), (1, 1, False), (0, 10, False), (0, 11, True), (0, -1, False)]
+)
+def test_a_chip_that_adds_biases_behind_the_current_takes_none_but_those_that_always_fire(
+    weight: int, bias: int, legal: bool
+) -> None:
+    graph = one_neuron(0.5, 10, "zero", 3)
+    layer = replace(graph.of(Linear)[0], weight=np.array([[weight]]), bias=np.array([bias]))
+    graph = with_node(with_node(graph, layer), replace(graph.of(Neuron)[0], current_decay=0.5))
+    for name in CHIPS:
+        assert (target_problems(graph, load_target(name)) == []) is legal
+    assert target_problems(graph, load_target("onnx")) == []
+    hosted = with_node(graph, replace(layer, placement="host"))
+    assert not [text for text in target_problems(hosted, LOIHI) if "behind the current" in text]
+
+
+def test_decays_of_the_current_are_checked_as_those_of_the_membrane() -> None:
+    graph = one_neuron(0.5, 10, "zero", 4)
+    for decay, message in (
+        (0.3, "s: current_decay 0.3 is not a multiple of 2**-12"),
+        (1.5, "s: current_decay 1.5 is not in 0..1"),
+        (np.array([0.5, 0.5]), "s: current_decay has shape (2,), 1 channels need (1,)"),
+    ):
+        assert graph_problems(with_node(graph, replace(graph.of(Neuron)[0], current_decay=decay))) == [message]
+
+
 def test_the_channel_that_needs_most_rounding_decides() -> None:
     graph = one_neuron(0.5, 10, "zero", 5)
     several = replace(graph.of(Neuron)[0], inputs=("x",), decay=np.array([0.5, 1.0, 0.75]))
     graph = replace(graph, nodes=(replace(graph.input, shape=(3,)), several, Output(name="y", inputs=("s",))))
     assert leak_shift(several) == 2
     (problem,) = (text for text in target_problems(graph, NIR) if "needs rounding" in text)
-    assert problem.startswith("s: decays 0.5..1, one per channel, over 5 steps")
+    assert problem.startswith("s: decay 0.5..1, one per channel, over 5 steps")
     assert not [text for text in target_problems(replace(graph, timesteps=4), NIR) if "needs rounding" in text]
 
 

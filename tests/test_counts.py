@@ -418,6 +418,24 @@ def test_channels_that_do_not_leak_multiply_nothing() -> None:
     assert (lif.compares, lif.leak_multiplies) == (3 * 5 * 8, 3 * 5 * 4)
 
 
+def test_a_current_that_is_kept_is_multiplied_and_added_too() -> None:
+    nodes = (
+        Input(name="input", shape=(2,), high=1, static=False),
+        Neuron(
+            name="lif",
+            inputs=("input",),
+            decay=1.0,
+            threshold=np.asarray(1),
+            decay_bits=2,
+            current_decay=np.array([0.5, 1.0]),
+        ),
+        Output(name="output", inputs=("lif",)),
+    )
+    lif = count(Graph(nodes=nodes, timesteps=3, stage=Stage.INTEGER), np.zeros((3, 5, 2), dtype=int))["lif"]
+    assert isinstance(lif, Neurons)
+    assert (lif.compares, lif.leak_multiplies, lif.membrane_adds) == (3 * 5 * 2, 3 * 5, 3 * 5 * 2)
+
+
 def test_no_samples_are_refused() -> None:
     graph, inputs = integer_network(4)
     none = np.take(inputs, [], axis=sample_axis(graph))

@@ -51,4 +51,6 @@ def test_a_node_in_words_has_the_numbers_that_targets_ask_for() -> None:
     assert in_words(graph["s"]) == "Neuron, decay 0.5, threshold 10, reset zero"
     several = replace(graph.of(Neuron)[0], decay=np.array([0.5, 0.25]))
     assert in_words(several) == "Neuron, decay 0.25..0.5, threshold 10, reset zero"
+    keeping = replace(graph.of(Neuron)[0], current_decay=0.9)
+    assert in_words(keeping) == "Neuron, decay 0.5, keeps 0.9 of its current, threshold 10, reset zero"
     assert in_words(graph["w"]) == "Linear 1x1"

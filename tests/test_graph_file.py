@@ -17,7 +17,7 @@ from snnkd_deploy.graph_file import FORMAT, load_graphs, save_graphs
 from snnkd_deploy.ir import Graph
 from snnkd_deploy.simulate import simulate
 from snnkd_deploy.target import load_target
-from tests.networks import ANY, LEAKS, Recipe, random_inputs, random_network
+from tests.networks import ANY, KEEPING, LEAKS, Recipe, random_inputs, random_network
 
 
 def integer(seed: int = 2) -> Graph:
@@ -25,7 +25,7 @@ def integer(seed: int = 2) -> Graph:
     return lower(graph, load_target("onnx"), Calibration(random_inputs(graph, 4))).integer
 
 
-@pytest.mark.parametrize("recipe", [ANY, LEAKS], ids=["any", "leaks"])
+@pytest.mark.parametrize("recipe", [ANY, LEAKS, KEEPING], ids=["any", "leaks", "keeping"])
 @pytest.mark.parametrize("seed", range(12))
 def test_graphs_come_back_with_their_digest(seed: int, recipe: Recipe, tmp_path: Path) -> None:
     graph = random_network(seed, recipe)

@@ -47,6 +47,17 @@ def test_the_digest_sees_every_number_and_nothing_else() -> None:
     assert same.digest == graph.digest
 
 
+def test_a_current_that_is_kept_is_part_of_the_digest() -> None:
+    graph = tiny()
+    digests = set()
+    for decay in (0.0, 0.5, np.array([0.5, 0.0]), np.zeros(2)):
+        neuron = replace(graph.of(Neuron)[0], current_decay=decay)
+        digests.add(replace(graph, nodes=(*graph.nodes[:2], neuron, *graph.nodes[3:])).digest)
+        assert neuron.keeps_current == bool(np.any(decay))
+    assert len(digests) == 3
+    assert graph.digest in digests
+
+
 def test_a_network_of_an_earlier_version_keeps_its_digest() -> None:
     assert tiny().digest == "fe448dd82ebc3322539037a7fed655590ac30839ed6654b8ae7a91b0efe2f20a"
 
@@ -58,6 +69,8 @@ def test_a_network_of_an_earlier_version_keeps_its_digest() -> None:
 def test_decays_of_a_layer_in_lowest_terms(decay: float | list[float], numerators: object, bits: int) -> None:
     one = replace(tiny().of(Neuron)[0], decay=np.array(decay) if isinstance(decay, list) else decay)
     assert (one.leak[0].tolist(), one.leak[1]) == (numerators, bits)
+    other = replace(tiny().of(Neuron)[0], current_decay=one.decay)
+    assert (other.current_leak[0].tolist(), other.current_leak[1]) == (numerators, bits)
 
 
 def test_shapes_follow_torch() -> None:

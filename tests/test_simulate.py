@@ -12,7 +12,7 @@ import pytest
 
 from snnkd_deploy.errors import InputError
 from snnkd_deploy.ir import Array, Graph, Input, Linear, Neuron, Output, Stage
-from snnkd_deploy.simulate import batches, simulate
+from snnkd_deploy.simulate import batches, membranes, simulate
 from tests.networks import ANY, random_inputs, random_network
 
 
@@ -63,6 +63,27 @@ def test_the_leak_keeps_sixty_fourths_and_truncates() -> None:
 def test_logits_are_sums_over_time_of_the_readout() -> None:
     graph = one_neuron(1.0, 10, "zero", 4)
     assert simulate(graph, np.array([11, 11, 0, 11]).reshape(4, 1, 1)).logits.tolist() == [[3]]
+
+
+def test_a_kept_current_goes_on_feeding_the_membrane_and_no_reset_touches_it() -> None:
+    """u = 0.5 u + x, v = v + u: 8, 8 + 4, then 4 + 2 + 1 behind the reset; all above 10 fire."""
+    graph = one_neuron(1.0, 10, "zero", 6)
+    keeping = replace(graph.of(Neuron)[0], current_decay=0.5)
+    graph = replace(graph, nodes=tuple(keeping if node.name == "s" else node for node in graph))
+    assert spikes(graph, [8, 0, 0, 0, 4, 0]) == [0, 1, 0, 0, 0, 0]
+    assert spikes(graph, [8, 0, 0, 0, 7, 0]) == [0, 1, 0, 0, 1, 0]
+
+
+def test_a_kept_current_is_truncated_toward_zero() -> None:
+    """1 becomes 32/64, 16/64 .. 1/64, and then nothing: the membrane holds 1 + 63/64, below 2 by 1/64."""
+    graph = one_neuron(1.0, 2, "zero", 9)
+    keeping = replace(graph.of(Neuron)[0], current_decay=0.5)
+    graph = replace(graph, nodes=tuple(keeping if node.name == "s" else node for node in graph))
+    last = [v.item() for v, _ in membranes(keeping, np.array([1, *[0] * 8]).reshape(9, 1, 1), 9)][-1]
+    assert last == 127
+    last = [v.item() for v, _ in membranes(keeping, np.array([-1, *[0] * 8]).reshape(9, 1, 1), 9)][-1]
+    assert last == -127
+    assert spikes(graph, [1, 0, 0, 0, 0, 0, 0, 0, 0]) == [0] * 9
 
 
 def test_a_still_picture_is_the_same_input_at_each_step() -> None:

@@ -216,7 +216,7 @@ def _meaning(sketch: Sketch, value: Value) -> tuple[str, float, str] | str:
     """The node whose mean over time a result is, the factor, and in words; or why it is none."""
     steps, every = sketch.timesteps, tuple(range(sketch.timesteps))
     node = sketch.nodes[value.node]
-    if value.membrane:
+    if value.state:
         return _membrane(sketch, value, node)
     if isinstance(value, At):
         if value.step is None or steps == 1:
@@ -239,8 +239,11 @@ def _meaning(sketch: Sketch, value: Value) -> tuple[str, float, str] | str:
 
 def _membrane(sketch: Sketch, value: Value, node: Any) -> tuple[str, float, str] | str:
     """The last membrane of a neuron without reset and without leak is the sum of its currents."""
+    if value.state == "current":
+        return f"the synaptic current of {value.node}; return its spikes, or read out by a dense layer without neurons"
     last = isinstance(value, At) and value.step == sketch.timesteps - 1
-    if isinstance(node, Neuron) and node.reset == "none" and np.all(node.decay == 1) and last:
+    sums = isinstance(node, Neuron) and node.reset == "none" and np.all(node.decay == 1) and not node.keeps_current
+    if sums and last:
         source = node.inputs[0]
         return source, float(sketch.timesteps), f"the last membrane of {node.name}, the sum of its currents"
     return (

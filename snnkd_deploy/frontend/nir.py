@@ -2,11 +2,13 @@
 
     LIF   tau dv/dt = (v_leak - v) + r I   becomes   v = (1 - dt / tau) * v + (dt / tau) * (r I + v_leak)
     IF    dv/dt = r I                      becomes   v = v + dt * r I
+    CubaLIF   tau_syn dI/dt = -I + w_in S  becomes   I = (1 - dt / tau_syn) * I + (dt / tau_syn) * w_in S
 
-A spike comes where v > v_threshold, NIR's equation (readers that fire at v >= v_threshold differ where v meets it). It
-sets v to v_reset in files of NIR 1.0.6 and later; neurons without v_reset are of 1.0.5 or before, where it subtracts
-the threshold. The factor of the current moves into the weights in front. Files of this package hold integers already:
-they come back as the integer network that was written.
+of which v takes the new I, as snnTorch and SpikingJelly do; NIR does not say. A spike comes where v > v_threshold, its
+equation (readers that fire at v >= v_threshold differ where v meets it). It sets v to v_reset in files of NIR 1.0.6 and
+later; neurons without v_reset are of 1.0.5 or before, where it subtracts the threshold. The factors of the current move
+into the weights in front. Files of this package hold integers already: they come back as the integer network that was
+written.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ from snnkd_deploy.ir import (
 )
 from snnkd_deploy.trace import Refusal
 
-READ = "Affine, Linear, Scale, Conv2d, SumPool2d, AvgPool2d, Flatten, IF, LIF, Threshold, Input and Output"
+READ = "Affine, Linear, Scale, Conv2d, SumPool2d, AvgPool2d, Flatten, IF, LIF, CubaLIF, Threshold, Input and Output"
 
 
 def read(path: Path | str, source: Input, timesteps: int | None = None, dt: float | None = None) -> Read:
@@ -87,7 +89,7 @@ def _opened(file: Path) -> tuple[Any, bool]:
         bare, content = without_reset(file), nir.read(file)
     except Exception as error:  # h5py and nir raise many kinds for a damaged file
         raise InputError(f"{file} is not a NIR file that nir {nir.version} can read: {error}") from error
-    neurons = [name for name, node in content.nodes.items() if isinstance(node, nir.IF | nir.LIF)]
+    neurons = [name for name, node in content.nodes.items() if isinstance(node, nir.IF | nir.LIF | nir.CubaLIF)]
     if bare and set(bare) != set(neurons):
         raise InputError(
             f"{file}: {', '.join(sorted(bare))} without v_reset, other neurons with it; one dialect is needed"
@@ -182,7 +184,7 @@ class _Walk:
         if isinstance(node, nir.Threshold):
             threshold = _per_channel(node.threshold, shape, "threshold")
             return [Neuron(name=name, inputs=(source,), decay=0.0, threshold=_one_or_all(threshold))]
-        if isinstance(node, nir.IF | nir.LIF):
+        if isinstance(node, nir.IF | nir.LIF | nir.CubaLIF):
             return self._neuron(name, node, source, shape)
         raise Refusal(f"{type(node).__name__} has no node here; known are {READ}")
 
@@ -208,14 +210,15 @@ class _Walk:
     def _neuron(self, name: str, node: Any, source: str, shape: Shape) -> list[Node]:
         if self.exact:
             return [_exact_neuron(name, node, source, shape)]
-        leaking = isinstance(node, nir.LIF)
-        rate = self.dt / node.tau if leaking else np.zeros(shape)
-        if np.min(rate) < 0 or np.max(rate) > 1:
-            raise Refusal(f"tau is shorter than the step of {self.dt:g} s; choose a smaller dt")
+        rate, slow = self._rate(node, "tau", "tau_mem"), self._rate(node, "tau_syn")
         if not self.subtracting and np.any(node.v_reset):
             raise Refusal("v_reset is not 0; shift v_leak, v_threshold and v_reset so that it is")
-        gain = _per_channel(node.r * (rate if leaking else self.dt), shape, "r")
-        rest = _per_channel(node.v_leak * rate, shape, "v_leak") if leaking else np.zeros(shape[0])
+        gain = _per_channel(node.r * (self.dt if rate is None else rate), shape, "r")
+        rest = np.zeros(shape[0]) if rate is None else _per_channel(node.v_leak * rate, shape, "v_leak")
+        if slow is not None:
+            gain = gain * _per_channel(node.w_in * slow, shape, "w_in")
+            if rest.any():
+                raise Refusal("v_leak is not 0, beside a current that is kept; shift v so that it is")
         threshold = _per_channel(node.v_threshold, shape, "v_threshold")
         if threshold.min() <= 0:
             raise Refusal(f"v_threshold {threshold.min():g}: it fires at rest; a threshold above 0 is needed")
@@ -227,24 +230,45 @@ class _Walk:
         neuron = Neuron(
             name=name,
             inputs=(current[-1].name if current else source,),
-            decay=_number_or_all(1 - _per_channel(rate, shape, "tau")),
+            decay=_kept(rate, shape, "tau"),
+            current_decay=0.0 if slow is None else _kept(slow, shape, "tau_syn"),
             threshold=_one_or_all(threshold),
             reset="subtract" if self.subtracting else "zero",
         )
         return [*current, neuron]
 
+    def _rate(self, node: Any, *names: str) -> Array | None:
+        """dt / tau, by the first of these names that the node has; None if it does not leak."""
+        found = [np.asarray(getattr(node, name), dtype=np.float64) for name in names if hasattr(node, name)]
+        if not found:
+            return None
+        rate = np.asarray(self.dt / found[0])
+        if np.min(rate) < 0 or np.max(rate) > 1:
+            raise Refusal(f"{names[0]} is shorter than the step of {self.dt:g} s; choose a smaller dt")
+        return rate
+
+
+def _kept(rate: Array | None, shape: Shape, what: str) -> float | Array:
+    return 1.0 if rate is None else _number_or_all(1 - _per_channel(rate, shape, what))
+
 
 def _exact_neuron(name: str, node: Any, source: str, shape: Shape) -> Neuron:
-    """As this package wrote it: the threshold half a step of the grid higher, the leak as a fraction."""
-    lacking = {"decay_numerator", "decay_bits", "fraction_bits"} - set(node.metadata)
-    if lacking:
+    """As this package wrote it: the threshold half a step of the grid higher, the leaks as fractions."""
+    needed = {"decay_numerator", "decay_bits", "fraction_bits"}
+    needed |= {"current_numerator"} if isinstance(node, nir.CubaLIF) else set()
+    if lacking := needed - set(node.metadata):
         raise Refusal(f"its metadata lack {', '.join(sorted(lacking))}")
-    numerator, bits = np.asarray(node.metadata["decay_numerator"]), int(node.metadata["decay_bits"])
+    bits = int(node.metadata["decay_bits"])
+    decay, current = (
+        _number_or_all(np.atleast_1d(np.asarray(node.metadata.get(key, 0)) / 2**bits))
+        for key in ("decay_numerator", "current_numerator")
+    )
     threshold = np.floor(_per_channel(node.v_threshold, shape, "v_threshold")).astype(np.int64)
     return Neuron(
         name=name,
         inputs=(source,),
-        decay=_number_or_all(np.atleast_1d(numerator / 2**bits)),
+        decay=decay,
+        current_decay=current,
         threshold=_one_or_all(threshold),
         decay_bits=bits,
         fraction_bits=int(node.metadata["fraction_bits"]),

@@ -186,10 +186,10 @@ def stack(sketch: Sketch, call: Call) -> Value:
 def collected(values: list[Value], axis: int = 0) -> Series | None:
     """The series that these make, if they are steps of one node."""
     kept = [one for one in values if isinstance(one, At) and one.step is not None]
-    if len(kept) != len(values) or len({(one.node, one.membrane) for one in kept}) != 1:
+    if len(kept) != len(values) or len({(one.node, one.state) for one in kept}) != 1:
         return None
     steps = tuple(one.step for one in kept if one.step is not None)
-    return Series(kept[0].node, steps, axis, kept[0].membrane)
+    return Series(kept[0].node, steps, axis, kept[0].state)
 
 
 def pick(sketch: Sketch, call: Call) -> Value:
@@ -199,7 +199,7 @@ def pick(sketch: Sketch, call: Call) -> Value:
         places = index if isinstance(index, tuple) else (index,)
         step = places[value.axis] if len(places) > value.axis else None
         if type(step) is int and all(one == slice(None) for one in (*places[: value.axis], *places[value.axis + 1 :])):
-            return At(value.node, value.steps[step], value.membrane)
+            return At(value.node, value.steps[step], value.state)
     if call.out.shape == call.args[0].shape:
         return value
     if value.node == sketch.source.name and isinstance(value, At) and value.step is None:
@@ -220,7 +220,7 @@ def put(sketch: Sketch, call: Call) -> None:
     fits = before is None or (isinstance(before, Series) and value is not None and before.node == value.node)
     if not (fits and isinstance(value, At) and type(index) is int and value.step == index == len(steps)):
         raise Refusal("writes into a tensor; accepted is record[step] = value, in the order of the steps")
-    sketch.note(record, Series(value.node, (*steps, index), 0, value.membrane))
+    sketch.note(record, Series(value.node, (*steps, index), 0, value.state))
 
 
 def unbind(sketch: Sketch, call: Call) -> tuple[Value, ...]:
@@ -228,7 +228,7 @@ def unbind(sketch: Sketch, call: Call) -> tuple[Value, ...]:
     value = first(sketch, call)
     if not isinstance(value, Series) or int(call.get(1, "dim", 0)) != value.axis:
         raise Refusal("takes a value apart along another axis than time")
-    return tuple(At(value.node, step, value.membrane) for step in value.steps)
+    return tuple(At(value.node, step, value.state) for step in value.steps)
 
 
 def swap(sketch: Sketch, call: Call) -> Value:
@@ -245,7 +245,7 @@ def swap(sketch: Sketch, call: Call) -> Value:
         return value
     if not isinstance(value, Series) or order != [1, 0, *range(2, len(order))]:
         raise Refusal("moves axes; accepted is to swap time and batch")
-    return Series(value.node, value.steps, 1 - value.axis, value.membrane)
+    return Series(value.node, value.steps, 1 - value.axis, value.state)
 
 
 def linear(sketch: Sketch, call: Call) -> Value:
@@ -291,8 +291,8 @@ def _affine(sketch: Sketch, call: Call, scale: Array | float, shift: Array | flo
     if (factor == 1).all() and (offset == 0).all():
         return given
     if isinstance(given, Total) and factor.size == 1 and (offset == 0).all():
-        return Total(given.node, given.steps, given.factor * float(factor.flat[0]), given.membrane)
-    if not isinstance(given, At) or given.membrane:
+        return Total(given.node, given.steps, given.factor * float(factor.flat[0]), given.state)
+    if not isinstance(given, At) or given.state:
         raise Refusal(f"{call.name} with a constant is applied to a series of steps or a membrane")
     shape = sketch.shapes[given.node]
     gamma, beta = _per_channel(factor, shape), _per_channel(offset, shape)
@@ -323,23 +323,23 @@ def _constant(side: Any) -> Array:
 def _total(one: Value, other: Value) -> Total:
     """The sum of two sums over time."""
     parts = [_as_total(side) for side in (one, other)]
-    if len({(part.factor, part.membrane) for part in parts}) > 1 or {*parts[0].steps} & {*parts[1].steps}:
+    if len({(part.factor, part.state) for part in parts}) > 1 or {*parts[0].steps} & {*parts[1].steps}:
         raise Refusal("a sum over time in which steps have different weights")
-    return Total(one.node, (*parts[0].steps, *parts[1].steps), parts[0].factor, parts[0].membrane)
+    return Total(one.node, (*parts[0].steps, *parts[1].steps), parts[0].factor, parts[0].state)
 
 
 def _as_total(value: Value) -> Total:
     if isinstance(value, Total):
         return value
     if isinstance(value, At) and value.step is not None:
-        return Total(value.node, (value.step,), 1.0, value.membrane)
+        return Total(value.node, (value.step,), 1.0, value.state)
     raise Refusal("adds a series of steps to itself")
 
 
 def _over_time(value: Series, axes: tuple[int, ...], factor: float) -> Total:
     if axes != (value.axis,):
         raise Refusal(f"over {axes or 'everything'} of a series; accepted is its time axis, {value.axis}")
-    return Total(value.node, value.steps, factor, value.membrane)
+    return Total(value.node, value.steps, factor, value.state)
 
 
 def _axes(call: Call) -> tuple[int, ...]:

@@ -19,8 +19,8 @@ from torch.overrides import TorchFunctionMode
 
 from snnkd_deploy.errors import TraceError
 from snnkd_deploy.frontend.operations import CONSTANTS, HANDLERS, VALUE_READS, Call
-from snnkd_deploy.frontend.snntorch import Mapped, emptied, is_snntorch, mapped
-from snnkd_deploy.frontend.values import At, Series, Sketch, Value, step_of
+from snnkd_deploy.frontend.snntorch import Mapped, emptied, given_states, is_snntorch, mapped, state_kinds
+from snnkd_deploy.frontend.values import At, Series, Sketch, State, Value, step_of
 from snnkd_deploy.ir import BatchNorm
 from snnkd_deploy.trace import MODULES, THROUGH, Refusal
 
@@ -97,7 +97,7 @@ class Recorder(TorchFunctionMode):
         if value is None:
             return
         if is_snntorch(module):
-            self._neuron(path, module, value, given[1:], out)
+            self._neuron(path, module, value, given_states(module, args, kwargs), out)
         elif isinstance(module, (*THROUGH, nn.modules.dropout._DropoutNd)):
             self.sketch.note(out, value)
         else:
@@ -109,7 +109,7 @@ class Recorder(TorchFunctionMode):
         kind = type(module)
         if kind not in MODULES:
             known = ", ".join(sorted(one.__name__ for one in MODULES if one.__module__.startswith("torch.")))
-            raise Refusal(f"{kind.__name__} has no node; known are {known}, and snnTorch's Leaky and Lapicque")
+            raise Refusal(f"{kind.__name__} has no node; known are {known}, snnTorch's Leaky, Lapicque and Synaptic")
         make = MODULES[kind]
         return self.sketch.apply(
             ("module", path), path, path, lambda: make(module, self.sketch.shapes[value.node]), [value]
@@ -164,11 +164,11 @@ class Recorder(TorchFunctionMode):
         inner = f" in {self.places[-1]}" if self.places and self.places[-1] else ""
         return f"{name}{inner} ({Path(frame.f_code.co_filename).name}:{frame.f_lineno})"
 
-    def _neuron(self, path: str, module: nn.Module, value: Value, states: list[Any], out: Any) -> None:
+    def _neuron(self, path: str, module: nn.Module, value: Value, given: Mapping[State, Any], out: Any) -> None:
         """A neuron of snnTorch has run one step: the state it was given says which neuron, and which step."""
-        spikes, *membranes = out if isinstance(out, tuple) else (out,)
+        spikes, *states = out if isinstance(out, tuple) else (out,)
         try:
-            made = self._advance(path, module, value, states)
+            made = self._advance(path, module, value, given)
         except Refusal as reason:
             self._note(("module", path), path, out, [value], _refusing(reason))
             return
@@ -176,30 +176,36 @@ class Recorder(TorchFunctionMode):
         self.sketch.calls[made].append(spikes)
         worth = f"{made}.worth"
         self.sketch.note(spikes, At(worth if worth in self.sketch.nodes else made, step))
-        for membrane in membranes[-1:]:
-            self.sketch.note(membrane, At(made, step, membrane=True))
+        for kind, state in zip(reversed(state_kinds(module)), reversed(states), strict=False):
+            self.sketch.note(state, At(made, step, kind))
         self.hidden[path] = made
 
-    def _advance(self, path: str, module: nn.Module, value: Value, states: list[Any]) -> str:
+    def _advance(self, path: str, module: nn.Module, value: Value, given: Mapping[State, Any]) -> str:
         """The neuron that this call belongs to; a new one if it starts from an empty state."""
         if not isinstance(value, At):
             raise Refusal("is given all steps at once; call it once for each step")
-        given = next((one for one in states if isinstance(one, Tensor)), None)
-        known = None if given is None else self.sketch.of(given)
-        name = (
-            self.hidden.get(path) if given is None else known.node if isinstance(known, At) and known.membrane else None
-        )
-        if given is not None and known is not None and name is None:
-            raise Refusal("its membrane is computed outside of the neuron; hand on what it returned")
-        if given is not None and known is None and given.numel() and bool((given != 0).any()):
-            raise Refusal("starts from a membrane that is not zero; start with reset_mem()")
+        known = {self._known(kind, state) for kind, state in given.items() if isinstance(state, Tensor)}
+        if len(known) > 1:
+            raise Refusal("is given states that do not belong together; hand on those of the step before")
+        name, before = known.pop() if known else (self.hidden.get(path), None)
         if name is None:
             return self._begin(mapped(module, path, self.sketch.shapes[value.node]), value)
         step = len(self.sketch.calls[name])
-        if isinstance(known, At) and known.step != step - 1:
-            raise Refusal(f"step {step} is given the membrane of step {known.step}; hand on that of the step before")
+        if before is not None and before != step - 1:
+            raise Refusal(f"step {step} is given the membrane of step {before}; hand on that of the step before")
         self._same_input(name, step, value)
         return name
+
+    def _known(self, kind: State, given: Tensor) -> tuple[str | None, int | None]:
+        """The neuron that left this state, and at which step; neither if it is empty."""
+        value = self.sketch.of(given)
+        if isinstance(value, At) and value.state == kind:
+            return value.node, value.step
+        if value is not None:
+            raise Refusal(f"its {kind} is computed outside of the neuron; hand on what it returned")
+        if given.numel() and bool((given != 0).any()):
+            raise Refusal(f"starts from a {kind} that is not zero; start with reset_mem()")
+        return None, None
 
     def _begin(self, neuron: Mapped, value: At) -> str:
         step_of([value])

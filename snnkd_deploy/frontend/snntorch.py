@@ -9,12 +9,17 @@ With m the state that a Leaky keeps, R[t] = [m[t] > threshold] and x the current
                              next R too, though no spike says so              refused
     none                     m[t+1] = beta * m[t] + x                         our "none"
 
+Synaptic adds u[t+1] = alpha * u[t] + x in the place of x, and no reset touches u: our neuron with a current decay. Its
+delayed reset to zero throws away what arrives at the next step, which no neuron here does; reset_delay=False is our
+"zero". Its other resets are those above.
+
 Lapicque keeps (1 - dt / RC) of m and adds x * dt / C: the same neuron with its threshold divided by dt / C. Its reset
 to zero throws away the current of the next step too, which no neuron here does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +27,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from snnkd_deploy.frontend.values import State
 from snnkd_deploy.ir import Array, Neuron, Reset, Shape
 from snnkd_deploy.trace import Refusal
 
+NAMED: dict[str, State] = {"syn": "current", "mem": "membrane"}
 STATES = ("mem", "syn", "spk", "syn_exc", "syn_inh")
 """Buffers in which snnTorch's neurons keep what they remember."""
 UNHELD = {
-    "Synaptic": "a second state variable, the synaptic current",
     "Alpha": "two synaptic currents beside the membrane",
     "RLeaky": "a connection from its own spikes",
     "RSynaptic": "a second state variable and a connection from its own spikes",
@@ -60,12 +66,24 @@ def emptied(model: nn.Module) -> None:
                 module._buffers[name] = torch.zeros(0)
 
 
+def state_kinds(module: nn.Module) -> tuple[State, ...]:
+    """What a neuron takes behind its input, and returns behind its spikes, in order."""
+    return ("current", "membrane") if type(module).__name__ == "Synaptic" else ("membrane",)
+
+
+def given_states(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[State, Any]:
+    """The states that a call was given."""
+    kinds = state_kinds(module)
+    given = dict(zip(kinds, args[1:], strict=False))
+    return given | {kind: kwargs[name] for name, kind in NAMED.items() if name in kwargs and kind in kinds}
+
+
 def mapped(module: Any, path: str, shape: Shape) -> Mapped:
-    """Our neuron for a Leaky or Lapicque that is fed values of `shape`. Refusal lists every reason against it."""
+    """Our neuron for one of snnTorch's that is fed values of `shape`. Refusal lists every reason against it."""
     kind = type(module).__name__
-    if kind not in ("Leaky", "Lapicque"):
+    if kind not in ("Leaky", "Lapicque", "Synaptic"):
         holds = UNHELD.get(kind, "an equation of its own")
-        raise Refusal(f"{kind} has {holds}, for which no target has room; use snn.Leaky")
+        raise Refusal(f"{kind} has {holds}, for which no target has room; use snn.Leaky or snn.Synaptic")
     reasons = _unlike(module)
     beta, gain = _lapicque(module) if kind == "Lapicque" else (_values(module.beta, "beta", shape, reasons), 1.0)
     threshold = _values(module.threshold, "threshold", shape, reasons)
@@ -78,12 +96,18 @@ def mapped(module: Any, path: str, shape: Shape) -> Mapped:
     if threshold.min() <= 0:
         reasons.append(f"threshold {threshold.min():g}: it fires at rest; a threshold above 0 is needed")
     decay = np.clip(beta, 0, 1)  # as Leaky does it
+    current = np.clip(_values(module.alpha, "alpha", shape, reasons), 0, 1) if kind == "Synaptic" else np.zeros(())
     reset = _reset(module, kind, decay, reasons)
     if reasons:
         raise Refusal("; ".join(reasons))
     assert reset is not None
     node = Neuron(
-        name=path, inputs=(), decay=decay if decay.ndim else float(decay), threshold=threshold / gain, reset=reset
+        name=path,
+        inputs=(),
+        decay=_number_or_all(decay),
+        threshold=threshold / gain,
+        reset=reset,
+        current_decay=_number_or_all(current),
     )
     return Mapped(node, float(module.graded_spikes_factor))
 
@@ -105,13 +129,12 @@ def _reset(module: Any, kind: str, decay: Array, reasons: list[str]) -> Reset | 
     if mechanism == "none":
         return "none"
     if mechanism == "zero":
-        if kind == "Leaky":
+        if kind == "Leaky" or (kind == "Synaptic" and not module.reset_delay):
             return "zero"
-        reasons.append(
-            "Lapicque's reset to zero drops the next step's current too; use snn.Leaky(reset_mechanism='zero')"
-        )
+        use = "reset_delay=False" if kind == "Synaptic" else "snn.Leaky(reset_mechanism='zero')"
+        reasons.append(f"{kind}'s reset to zero drops what arrives at the next step too; use {use}, and train again")
         return None
-    if kind == "Leaky" and not module.reset_delay:
+    if kind != "Lapicque" and not module.reset_delay:
         reasons.append(
             "reset_mechanism 'subtract' with reset_delay=False subtracts twice where more than the threshold is left; "
             "use reset_delay=True, or reset_mechanism='zero', and train again"
@@ -132,6 +155,10 @@ def _values(values: torch.Tensor, name: str, shape: Shape, reasons: list[str]) -
         f"{name} has shape {array.shape} on a layer of shape {shape}; accepted are one, or one per channel, {along}"
     )
     return np.asarray(1.0)
+
+
+def _number_or_all(values: Array) -> float | Array:
+    return values if values.ndim else float(values)
 
 
 def _lapicque(module: Any) -> tuple[Array, float]:

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
 from snnkd_deploy.ir import Graph, Input, Neuron, Node, Output, Shape, ancestors, output_shape
 from snnkd_deploy.trace import Refusal
 
+State = Literal["", "membrane", "current"]
+"""What of a node a value is: its output, or a state that its neurons keep."""
+
 
 @dataclass(frozen=True)
 class At:
-    """The output (or the membrane) of a node at one step; step None: the same at every step."""
+    """The output (or a state) of a node at one step; step None: the same at every step."""
 
     node: str
     step: int | None = None
-    membrane: bool = False
+    state: State = ""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Series:
     node: str
     steps: tuple[int, ...]
     axis: int = 0
-    membrane: bool = False
+    state: State = ""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Total:
     node: str
     steps: tuple[int, ...]
     factor: float = 1.0
-    membrane: bool = False
+    state: State = ""
 
 
 Value = At | Series | Total
@@ -89,7 +92,7 @@ class Sketch:
 
     def apply(self, key: tuple[Any, ...], name: str, origin: str, make: Callable[[], Node], inputs: Sequence[At]) -> At:
         """The node of this operation on these inputs, made when it is met first. Refusal if it cannot be."""
-        if any(one.membrane for one in inputs):
+        if any(one.state for one in inputs):
             raise Refusal(
                 "computes with a membrane; only spikes leave a neuron (a membrane can be read out, at the end)"
             )

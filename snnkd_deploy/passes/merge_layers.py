@@ -86,6 +86,17 @@ def _places(layer: Conv2d, axis: int, grid: Grid) -> slice:
     return slice(start, start + (size - 1) * step + 1, step if size > 1 else 1)
 
 
+def ungrouped(layer: Conv2d) -> Conv2d:
+    """The same sums in one group, with zeros where groups do not meet."""
+    if layer.groups == 1:
+        return layer
+    out, per_group, *kernel = layer.weight.shape
+    weight = np.zeros((out, per_group * layer.groups, *kernel), layer.weight.dtype)
+    for first, last, group, own in _dense_groups(layer):
+        weight[first:last, group * per_group : (group + 1) * per_group] = own
+    return replace(layer, weight=weight, groups=1)
+
+
 def _dense_groups(layer: Conv2d) -> Iterator[tuple[int, int, int, Array]]:
     """First and last output, number and kernel of each group."""
     outputs = len(layer.weight) // layer.groups

@@ -391,6 +391,7 @@ def _integer_neuron(node: Neuron, graph: Graph, scales: Scales) -> Neuron:
         node,
         threshold=_integer_threshold(node, graph, scales),
         decay=_rounded(node.decay, target.decay.bits),
+        current_decay=_rounded(node.current_decay, target.decay.bits),
         decay_bits=target.decay.bits,
         fraction_bits=target.state.fraction_bits,
     )
@@ -426,7 +427,7 @@ def worst_cases(integer: Graph, scales: Scales) -> dict[int, Array]:
     for name, index in readers.items():
         node = integer[name]
         unit = 2**node.fraction_bits if isinstance(node, Neuron) else 1
-        most = np.maximum(reach(limits.values[node.inputs[0]]), reach(limits.membranes[name]) / unit)
+        most = np.maximum(reach(limits.currents[name]), reach(limits.membranes[name])) / unit
         if most.max() > maximum:
             excess[index] = _either(most / maximum, excess.get(index, np.ones(1)))
     return excess

@@ -184,6 +184,7 @@ def _problems(graph: Graph, readers: list[Neuron | Output], terms: dict[str, tup
         assert stride is not None
         for name, (born, last) in lives.items():
             if born < index < last:
+                yield from _current_problems(name, reader)
                 scale[name] = (scale[name][0] * stride[0], scale[name][1] * stride[1])
                 yield from _cover_problems(graph, name, reader.name, scale[name])
 
@@ -208,6 +209,14 @@ def _stride_problems(reader: Node, terms: tuple[Term, ...], scale: dict[str, Pai
                 f"carried past keep every {scale[source]}-th pixel; strides of both ways must agree, and a shortcut "
                 "with a stride must be 1x1"
             )
+
+
+def _current_problems(name: str, reader: Node) -> Iterator[str]:
+    if isinstance(reader, Neuron) and reader.keeps_current:
+        yield (
+            f"{name}: its spikes cannot be carried past {reader.name}, which keeps its current: a relay beside it "
+            "would keep one too, and fire again; use a neuron without (snn.Leaky) there"
+        )
 
 
 def _cover_problems(graph: Graph, name: str, layer: str, scale: Pair) -> Iterator[str]:

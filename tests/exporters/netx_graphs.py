@@ -169,10 +169,14 @@ def samples(graph: Graph, count: int = 12) -> Array:
     return random.integers(node.low, node.high + 1, shape)
 
 
-def compiled(seed: int, target: Target) -> Graph:
+CHAIN = Recipe(pools=("avg", "max"))
+KEEPING = replace(CHAIN, current_decays=(0.5, 0.9, 1.0))
+
+
+def compiled(seed: int, target: Target, recipe: Recipe = CHAIN) -> Graph:
     """A random network that this target can hold."""
     for attempt in range(seed, seed + 10000, 100):
-        graph = random_network(attempt, Recipe(pools=("avg", "max")))
+        graph = random_network(attempt, recipe)
         with suppress(RefusedError):
             return lower(graph, target, Calibration(random_inputs(graph, 8))).legal
     raise AssertionError("every random network is refused")

@@ -23,7 +23,7 @@ from snnkd_deploy.run import Run
 from snnkd_deploy.simulate import predictions, simulate
 from snnkd_deploy.target import load_target
 from snnkd_deploy.toolchain import compiler
-from tests.networks import EVERY_RESET, LEAKS, Recipe, random_inputs, random_network
+from tests.networks import EVERY_RESET, KEEPING, LEAKS, Recipe, random_inputs, random_network
 
 TARGET, EXPORTER = load_target("c"), load_exporter("c")
 RUN = EXPORTER.proofs[0].run
@@ -74,6 +74,16 @@ def test_channels_leak_by_a_table(seed: int, tmp_path: Path) -> None:
     assert several
     for node in several:
         assert f"_leak[{np.size(node.decay)}] = {{\n    {', '.join(map(str, node.leak[0]))},\n" in weights
+
+
+@pytest.mark.parametrize("seed", [2, 9, 6, 27])
+def test_neurons_keep_their_current_in_an_array_of_their_own(seed: int, tmp_path: Path) -> None:
+    legal = compiled(seed, KEEPING)
+    assert_equal(legal, tmp_path / "network.c", flags=SANITIZERS)
+    keeping = [node for node in legal.of(Neuron) if node.keeps_current]
+    assert keeping
+    code = (tmp_path / "network.c").read_text()
+    assert code.count("_current, 0, sizeof") == len(keeping)
 
 
 @pytest.mark.parametrize("seed", [6, 3])

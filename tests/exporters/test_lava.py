@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from snnkd_deploy.ir import Array
 from snnkd_deploy.proof import first_difference
 from snnkd_deploy.simulate import simulate
 from tests.exporters.netx_files import FLATTEN, Layer, conv, dense, fed, frames, neuron, save
-from tests.exporters.netx_graphs import GRAPHS, LOIHI, LOIHI2, compiled, samples
-from tests.networks import random_inputs
+from tests.exporters.netx_graphs import CHAIN, GRAPHS, KEEPING, LOIHI, LOIHI2, compiled, samples
+from tests.networks import Recipe, random_inputs
 
 
 def missing() -> str:
@@ -156,10 +157,10 @@ def test_lava_computes_what_the_simulator_does(case: str, tmp_path: Path) -> Non
 
 
 @with_lava
-@pytest.mark.parametrize("seed", range(8))
-def test_lava_keeps_every_spike_of_random_networks(seed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("seed", "recipe"), [*product(range(8), [CHAIN]), *product(range(4), [KEEPING])])
+def test_lava_keeps_every_spike_of_random_networks(seed: int, recipe: Recipe, tmp_path: Path) -> None:
     target = LOIHI2 if seed % 2 else LOIHI
-    legal, path = compiled(seed, target), tmp_path / "network.net"
+    legal, path = compiled(seed, target, recipe), tmp_path / "network.net"
     inputs = random_inputs(legal, 20, seed)
     met = netx.run_lava(path, inputs, netx.write(legal, target, path))
     assert first_difference(legal, simulate(legal, inputs), met) is None

@@ -20,7 +20,9 @@ from snnkd_deploy.proof import first_difference
 from snnkd_deploy.simulate import simulate
 from snnkd_deploy.target import Target
 from tests.exporters.netx_graphs import (
+    CHAIN,
     GRAPHS,
+    KEEPING,
     LOIHI,
     LOIHI2,
     chain,
@@ -31,7 +33,7 @@ from tests.exporters.netx_graphs import (
     pictures,
     samples,
 )
-from tests.networks import random_inputs, seeds
+from tests.networks import Recipe, random_inputs, seeds
 
 
 @pytest.mark.parametrize("case", GRAPHS)
@@ -45,9 +47,9 @@ def test_the_file_computes_what_the_simulator_does(case: str, tmp_path: Path) ->
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(seed=seeds, target=st.sampled_from((LOIHI, LOIHI2)))
-def test_compiled_networks_keep_every_spike(seed: int, target: Target, tmp_path: Path) -> None:
-    legal, path = compiled(seed, target), tmp_path / "network.net"
+@given(seed=seeds, target=st.sampled_from((LOIHI, LOIHI2)), recipe=st.sampled_from((CHAIN, KEEPING)))
+def test_compiled_networks_keep_every_spike(seed: int, target: Target, recipe: Recipe, tmp_path: Path) -> None:
+    legal, path = compiled(seed, target, recipe), tmp_path / "network.net"
     inputs = random_inputs(legal, 40, seed=1)
     met = netx.run_replay(path, inputs, netx.write(legal, target, path))
     assert first_difference(legal, simulate(legal, inputs), met) is None
@@ -145,7 +147,16 @@ REFUSED: dict[str, tuple[Graph, str]] = {
     "decay": (changed(SOUND, "lif1", decay=0.7), "lif1: decay 0.7; 1/4096..1 in steps of 1/4096"),
     "decays": (
         changed(SOUND, "lif1", decay=np.array([0.5, 0.75, 1.0, 0.7])),
-        "lif1: decays 0.5..1; a block has one\n  - lif1: decay 0.7; 1/4096..1 in steps of 1/4096",
+        "lif1: decay 0.5..1; a block has one\n  - lif1: decay 0.7; 1/4096..1 in steps of 1/4096",
+    ),
+    "a current of fractions": (
+        changed(SOUND, "lif1", current_decay=0.7),
+        "lif1: current_decay 0.7; 0/4096..1 in steps of 1/4096 is accepted",
+    ),
+    "currents": (changed(SOUND, "lif2", current_decay=np.array([0.5] * 5 + [0.0])), "lif2: current_decay 0..0.5; a"),
+    "a bias behind a current": (
+        changed(SOUND, "lif1", current_decay=0.5),
+        "in front of lif1, which keeps its current; this target adds biases behind the current",
     ),
     "no memory": (changed(SOUND, "lif1", decay=0.0), "lif1: decay 0.0"),
     "fraction": (changed(SOUND, "lif1", fraction_bits=7), "lif1: 7 bits behind the point of its membrane; 6 are kept"),

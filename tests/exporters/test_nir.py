@@ -54,6 +54,7 @@ INTERPRETER, SNNTORCH, SPIKINGJELLY = exporter.proofs
 ANY = Recipe(residual=True, decays=(1.0, 0.5), thresholds_per_channel=True)
 READ_BY_SNNTORCH = replace(ANY, decays=(0.5, 0.75), timesteps=(1, 4))
 LEAKS = replace(READ_BY_SNNTORCH, decays_per_channel=True)
+KEEPING = replace(READ_BY_SNNTORCH, current_decays=(0.5, 0.25))
 
 
 def numbers(low: int, high: int, *shape: int) -> Array:
@@ -162,22 +163,23 @@ def written(graph: Graph, path: Path) -> None:
 
 
 @settings(max_examples=80, deadline=None, derandomize=True)
-@given(seed=seeds, granularity=st.sampled_from(("layer", "channel")), leaks=st.booleans())
+@given(seed=seeds, granularity=st.sampled_from(("layer", "channel")), recipe=st.sampled_from((ANY, LEAKS, KEEPING)))
 def test_every_random_network_spikes_the_same_by_the_equations_of_its_file(
-    tmp_path_factory: pytest.TempPathFactory, seed: int, granularity: Literal["layer", "channel"], leaks: bool
+    tmp_path_factory: pytest.TempPathFactory, seed: int, granularity: Literal["layer", "channel"], recipe: Recipe
 ) -> None:
-    graph, inputs = lowered(seed, LEAKS if leaks else ANY, granularity)
+    graph, inputs = lowered(seed, recipe, granularity)
     path = tmp_path_factory.getbasetemp() / "random.nir"
     written(graph, path)
     assert first_difference(graph, simulate(graph, inputs), INTERPRETER.run(path, inputs, {})) is None
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(seed=seeds, leaks=st.booleans())
+@given(seed=seeds, leaks=st.booleans(), keeps=st.booleans())
 def test_every_random_network_of_leaky_neurons_spikes_the_same_in_snntorch(
-    tmp_path_factory: pytest.TempPathFactory, seed: int, leaks: bool
+    tmp_path_factory: pytest.TempPathFactory, seed: int, leaks: bool, keeps: bool
 ) -> None:
-    graph, inputs = lowered(seed, replace(READ_BY_SNNTORCH, decays_per_channel=leaks), "layer")
+    recipe = KEEPING if keeps else READ_BY_SNNTORCH
+    graph, inputs = lowered(seed, replace(recipe, decays_per_channel=leaks), "layer")
     path = tmp_path_factory.getbasetemp() / "random-leaky.nir"
     written(graph, path)
     assert first_difference(graph, simulate(graph, inputs), SNNTORCH.run(path, inputs, {})) is None

@@ -21,9 +21,9 @@ from snnkd_deploy.ir import Array, Graph, Neuron, Node
 from snnkd_deploy.proof import first_difference
 from snnkd_deploy.registry import load_exporter
 from snnkd_deploy.run import Run
-from snnkd_deploy.simulate import predictions, simulate
+from snnkd_deploy.simulate import kept_currents, predictions, simulate
 from snnkd_deploy.target import load_target
-from tests.networks import EVERY_RESET, LEAKS, Recipe, random_inputs, random_network
+from tests.networks import EVERY_RESET, KEEPING, LEAKS, Recipe, random_inputs, random_network
 
 TARGET, EXPORTER = load_target("npz"), load_exporter("npz")
 RUN = EXPORTER.proofs[0].run
@@ -41,7 +41,7 @@ def contents(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     return json.loads(arrays.pop("manifest").tobytes()), arrays
 
 
-@pytest.mark.parametrize("recipe", [EVERY_RESET, LEAKS], ids=["any", "leaks"])
+@pytest.mark.parametrize("recipe", [EVERY_RESET, LEAKS, KEEPING], ids=["any", "leaks", "keeping"])
 def test_the_file_alone_spikes_as_the_simulator(recipe: Recipe, tmp_path: Path) -> None:
     met: set[str] = set()
     for seed in range(40):
@@ -80,16 +80,22 @@ def test_integers_are_stored_in_the_smallest_type_and_described(tmp_path: Path) 
         assert {key: neurons[node.name][key] for key in keys} == {key: getattr(node, key) for key in keys}
 
 
+@pytest.mark.parametrize("recipe", [EVERY_RESET, KEEPING], ids=["any", "keeping"])
 @pytest.mark.parametrize("seed", [2, 6, 31])
-def test_no_value_leaves_its_range(seed: int, tmp_path: Path) -> None:
-    legal = compiled(seed)
+def test_no_value_leaves_its_range(seed: int, recipe: Recipe, tmp_path: Path) -> None:
+    legal = compiled(seed, recipe)
     EXPORTER.write(legal, TARGET, tmp_path / "network.npz")
-    ranges = {node["name"]: node["range"] for node in contents(tmp_path / "network.npz")[0]["nodes"]}
+    nodes = {node["name"]: node for node in contents(tmp_path / "network.npz")[0]["nodes"]}
+    ranges = {name: node["range"] for name, node in nodes.items()}
     seen: set[str] = set()
 
     def note(node: Node, arguments: tuple[Array, ...], value: Array) -> None:
         low, high = ranges[node.name]
         assert low <= value.min() <= value.max() <= high, node.name
+        if isinstance(node, Neuron) and node.keeps_current:
+            low, high = nodes[node.name]["current_range"]
+            for kept in kept_currents(node, arguments[0], legal.timesteps):
+                assert low <= kept.min() <= kept.max() <= high, node.name
         seen.add(node.name)
 
     simulate(legal, random_inputs(legal, 50), note)

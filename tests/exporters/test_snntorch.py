@@ -27,7 +27,7 @@ from snnkd_deploy.registry import load_exporter
 from snnkd_deploy.run import Run
 from snnkd_deploy.simulate import simulate
 from snnkd_deploy.target import load_target
-from tests.networks import ANY, CHAIN, EVERY_RESET, LEAKS, Recipe, random_inputs, random_network
+from tests.networks import ANY, CHAIN, EVERY_RESET, KEEPING, LEAKS, Recipe, random_inputs, random_network
 
 TARGET, EXPORTER = load_target("snntorch"), load_exporter("snntorch")
 RUN = EXPORTER.proofs[0].run
@@ -72,6 +72,22 @@ def test_the_module_spikes_as_the_simulator(tmp_path: Path) -> None:
         met |= {node.name in loader["plain_leaky"] for node in neurons} | {("still", legal.input.static)}
     wanted = {*TARGET.nodes, *EVERY_RESET.resets, ("still", True), ("still", False)}
     assert met == wanted | {0, 1}  # which are False and True too
+
+
+@pytest.mark.usefixtures("in_process")
+def test_neurons_that_keep_their_current_are_synaptics(tmp_path: Path) -> None:
+    """Of snnTorch's own where float32 rounds nothing, else of the file's."""
+    plain = replace(KEEPING, decays=(0.5, 1.0), current_decays=(0.5, 1.0), timesteps=(2, 4))
+    met: set[object] = set()
+    for seed, recipe in product((4, 14, 16, 24, 27, 9), (KEEPING, plain)):
+        legal, path = compiled(seed, recipe), tmp_path / f"currents_of_seed_{seed}_{recipe is plain}.py"
+        loader = EXPORTER.write(legal, TARGET, path)
+        inputs = random_inputs(legal, 20, seed)
+        assert first_difference(legal, simulate(legal, inputs), RUN(path, inputs, loader)) is None
+        keeping = [node for node in legal.of(Neuron) if node.keeps_current]
+        assert {*loader["plain_synaptic"]} <= {node.name for node in keeping}
+        met |= {(node.reset, node.name in loader["plain_synaptic"]) for node in keeping}
+    assert met == {*product(EVERY_RESET.resets, (True, False))}
 
 
 @pytest.mark.usefixtures("in_process")

@@ -106,6 +106,28 @@ class Convolutional(nn.Module):
         return count
 
 
+class Synaptics(nn.Module):
+    """Tutorial 4's second-order neurons: two states that are handed on, by place and by name."""
+
+    def __init__(self, **neuron: Any) -> None:
+        super().__init__()
+        options = {"alpha": 0.9, "beta": 0.8, **neuron}
+        self.fc1, self.lif1 = nn.Linear(64, 20), snn.Synaptic(**options)
+        self.fc2, self.lif2 = nn.Linear(20, 10), snn.Synaptic(**options)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        syn1, mem1 = self.lif1.init_synaptic()
+        syn2, mem2 = self.lif2.reset_mem()
+        spikes, currents, membranes = [], [], []
+        for _ in range(STEPS):
+            spk1, syn1, mem1 = self.lif1(self.fc1(x.flatten(1)), syn1, mem1)
+            spk2, syn2, mem2 = self.lif2(self.fc2(spk1), mem=mem2, syn=syn2)
+            spikes.append(spk2)
+            currents.append(syn2)
+            membranes.append(mem2)
+        return torch.stack(spikes), torch.stack(currents), torch.stack(membranes)
+
+
 def sequential() -> nn.Module:
     """init_hidden: one step for each call, the last neuron with its membrane."""
     options: dict[str, Any] = {"beta": 0.7, "init_hidden": True, "reset_mechanism": "zero"}

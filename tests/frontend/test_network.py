@@ -29,6 +29,7 @@ from tests.frontend.nets import (
     Dense,
     Plain,
     Residual,
+    Synaptics,
     TimeFirst,
     Wide,
     fired,
@@ -44,6 +45,8 @@ STYLES: dict[str, tuple[Callable[[], nn.Module], Samples, int | None]] = {
     "dense, reset to zero": (lambda: Dense(reset_mechanism="zero"), pictures(1), None),
     "convolutional, a running sum": (Convolutional, pictures(2), None),
     "sequential, one step per call": (sequential, pictures(3), STEPS),
+    "synaptic, subtract late": (Synaptics, pictures(6), None),
+    "synaptic, reset to zero": (lambda: Synaptics(reset_mechanism="zero", reset_delay=False), pictures(7), None),
     "frames, time first": (TimeFirst, frames(), None),
     "Lapicque, a record": (Circuit, pictures(4), None),
     "residual": (Residual, pictures(5), None),
@@ -125,15 +128,83 @@ def test_random_networks_spike_as_in_snntorch(
     assert_alike(strong(model), pictures(seed, shape=(9,)), 6)
 
 
-@pytest.mark.parametrize("kind", [snn.Synaptic, snn.Alpha, snn.RLeaky])
+@settings(max_examples=30)
+@given(
+    seed=st.integers(0, 2**20),
+    alpha=st.sampled_from([0.0, 0.3, 0.9, 1.0, 1.7]),
+    beta=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
+    reset=st.sampled_from([("zero", False), ("subtract", True), ("none", True), ("none", False)]),
+)
+def test_random_networks_of_two_states_spike_as_in_snntorch(
+    seed: int, alpha: float, beta: float, reset: tuple[str, bool]
+) -> None:
+    torch.manual_seed(seed)
+    options: dict[str, Any] = {"reset_mechanism": reset[0], "reset_delay": reset[1], "init_hidden": True}
+    kept = {"alpha": alpha, "beta": beta, "threshold": 1.5}
+    model = nn.Sequential(
+        nn.Linear(9, 8),
+        snn.Synaptic(**kept, **options),
+        nn.Linear(8, 4),
+        snn.Leaky(beta=beta, **options | {"reset_delay": True}),
+    )
+    assert_alike(strong(model), pictures(seed, shape=(9,)), 6)
+
+
+@pytest.mark.parametrize(
+    ("states", "reason"),
+    [
+        (lambda syn, mem: (mem, syn), "its current is computed outside of the neuron"),
+        (lambda syn, mem: (syn, 0.5 * mem), "its membrane is computed outside of the neuron"),
+        (lambda syn, mem: (syn, torch.zeros_like(mem)), "is given states that do not belong together"),
+        (lambda syn, mem: (torch.ones_like(syn), mem), "starts from a current that is not zero"),
+    ],
+)
+def test_both_states_of_a_synaptic_must_be_those_of_the_step_before(
+    states: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], reason: str
+) -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        syn, mem = net.synaptic.reset_mem()
+        record = []
+        for _ in range(3):
+            spk, syn, mem = net.synaptic(net.fc(x), syn, mem)
+            syn, mem = states(syn, mem)
+            record.append(spk)
+        return torch.stack(record)
+
+    with pytest.raises(TraceError, match=f"synaptic: {reason}"):
+        read(Wrapped(forward), pictures(shape=(9,)))
+
+
+def test_a_synaptic_current_is_no_result() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        syn, mem = net.synaptic.reset_mem()
+        for _ in range(3):
+            _, syn, mem = net.synaptic(net.fc(x), syn, mem)
+        return syn  # type: ignore[no-any-return]
+
+    with pytest.raises(TraceError, match="the synaptic current of synaptic; return its spikes, or read out by a dense"):
+        read(Wrapped(forward), pictures(shape=(9,)))
+
+
+def test_the_last_membrane_of_a_synaptic_is_no_sum_of_its_inputs() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        syn, mem = net.integrator.reset_mem()
+        for _ in range(3):
+            _, syn, mem = net.integrator(net.fc(x), syn, mem)
+        return mem  # type: ignore[no-any-return]
+
+    with pytest.raises(TraceError, match="the membrane of integrator, which leaks, is reset, or"):
+        read(Wrapped(forward), pictures(shape=(9,)))
+
+
+@pytest.mark.parametrize("kind", [snn.Alpha, snn.RLeaky])
 def test_neurons_with_another_state_are_refused_by_name(kind: type[nn.Module]) -> None:
     options = {
-        snn.Synaptic: {"alpha": 0.9, "beta": 0.8},
         snn.Alpha: {"alpha": 0.9, "beta": 0.8},
         snn.RLeaky: {"beta": 0.8, "linear_features": 4},
     }
     model = nn.Sequential(nn.Linear(9, 4), kind(**options[kind], init_hidden=True))
-    with pytest.raises(TraceError, match=rf"1: {kind.__name__} has .*for which no target has room; use snn.Leaky"):
+    with pytest.raises(TraceError, match=rf"1: {kind.__name__} has .*for which no target has room; use snn.Leaky or"):
         read(model, pictures(shape=(9,)), 3)
 
 
@@ -151,6 +222,8 @@ class Wrapped(nn.Module):
         self.fc, self.fc2 = nn.Linear(9, 9), nn.Linear(9, 9)
         self.lif, self.gelu = snn.Leaky(beta=0.5, init_hidden=True), nn.GELU()
         self.free = snn.Leaky(beta=1.0, reset_mechanism="none")
+        self.synaptic = snn.Synaptic(alpha=0.9, beta=0.5)
+        self.integrator = snn.Synaptic(alpha=0.9, beta=1.0, reset_mechanism="none")
         self.inner = forward
 
     def forward(self, x: Tensor) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,10 @@ EXACT = Recipe(decays=(1.0, 0.5), residual=True, timesteps=(1, 4))
 
 
 LEAKS = Recipe(decays=(0.75, 0.5), residual=True, timesteps=(1, 4), decays_per_channel=True)
+KEEPING = replace(LEAKS, current_decays=(0.5, 0.25))
 
 
-@pytest.mark.parametrize("recipe", [EXACT, LEAKS], ids=["exact", "leaks"])
+@pytest.mark.parametrize("recipe", [EXACT, LEAKS, KEEPING], ids=["exact", "leaks", "keeping"])
 @pytest.mark.parametrize("seed", range(12))
 def test_our_own_file_comes_back_with_the_same_integer_spikes(seed: int, recipe: Recipe, tmp_path: Path) -> None:
     graph = random_network(seed, recipe)
@@ -57,6 +59,8 @@ def neuron(kind: str, size: int = 4, **changes: Any) -> Any:
     values: dict[str, Any] = {"r": 2 * ones, "v_threshold": 0.8 * ones, "v_reset": 0 * ones}
     if kind == "LIF":
         values |= {"tau": 5 * DT * ones, "v_leak": 0.1 * ones, "r": 3 * np.arange(1, size + 1)}
+    elif kind == "CubaLIF":
+        values |= {"tau_mem": 5 * DT * ones, "tau_syn": 3 * DT * ones, "v_leak": 0 * ones, "w_in": 1.5 * ones}
     else:
         values["r"] = ones / DT
     return getattr(nir, kind)(**{**values, **changes})
@@ -75,9 +79,13 @@ def written(path: Path, *middle: Any, shape: tuple[int, ...] = (3,), edges: Any 
 
 def euler(node: Any, current: Array, steps: int, subtracting: bool) -> Array:
     """NIR's equation with steps of dt, as its documentation has it."""
-    v, spikes = np.zeros(current.shape), []
+    v, kept, spikes = np.zeros(current.shape), np.zeros(current.shape), []
     for _ in range(steps):
-        slope = (node.v_leak - v + node.r * current) / node.tau if isinstance(node, nir.LIF) else node.r * current
+        if isinstance(node, nir.CubaLIF):
+            kept = kept + DT * (node.w_in * current - kept) / node.tau_syn
+            slope = (node.v_leak - v + node.r * kept) / node.tau_mem
+        else:
+            slope = (node.v_leak - v + node.r * current) / node.tau if isinstance(node, nir.LIF) else node.r * current
         v = v + DT * slope
         fires = v > node.v_threshold
         v = np.where(fires, v - node.v_threshold if subtracting else 0.0, v)
@@ -85,7 +93,16 @@ def euler(node: Any, current: Array, steps: int, subtracting: bool) -> Array:
     return np.stack(spikes)
 
 
-@pytest.mark.parametrize("node", [neuron("LIF"), neuron("IF"), neuron("LIF", tau=np.arange(3, 7) * DT)])
+@pytest.mark.parametrize(
+    "node",
+    [
+        neuron("LIF"),
+        neuron("IF"),
+        neuron("LIF", tau=np.arange(3, 7) * DT),
+        neuron("CubaLIF"),
+        neuron("CubaLIF", tau_syn=np.arange(3, 7) * DT, w_in=np.arange(1, 5) / 2),
+    ],
+)
 @pytest.mark.parametrize("subtracting", [False, True])
 def test_another_file_spikes_as_its_equation(node: Any, subtracting: bool, tmp_path: Path) -> None:
     path = written(tmp_path / "n.nir", node)
@@ -123,10 +140,9 @@ def test_a_threshold_is_a_neuron_without_memory(tmp_path: Path) -> None:
         (neuron("LIF", tau=np.full(4, DT / 2)), "n0: tau is shorter than the step of 0.0001 s; choose a smaller dt"),
         (neuron("LIF", v_reset=np.full(4, 0.2)), "n0: v_reset is not 0; shift"),
         (neuron("IF", v_threshold=np.zeros(4)), "n0: v_threshold 0: it fires at rest"),
-        (
-            nir.CubaLIF(*(np.ones(4) for _ in range(5))),
-            "n0: CubaLIF has no node here; known are Affine",
-        ),
+        (nir.I(np.ones(4)), "n0: I has no node here; known are Affine"),
+        (neuron("CubaLIF", v_leak=np.full(4, 0.1)), "n0: v_leak is not 0, beside a current that is kept"),
+        (neuron("CubaLIF", tau_syn=np.full(4, DT / 2)), "n0: tau_syn is shorter than the step"),
         (nir.AvgPool2d(np.array([2, 2]), np.array([2, 2]), np.array([1, 1])), r"n0: padding \(1, 1\)"),
     ],
 )

@@ -35,7 +35,7 @@ def test_values_of_different_steps_do_not_mix() -> None:
 
 def test_a_membrane_is_no_value_to_compute_with() -> None:
     with pytest.raises(Refusal, match="only spikes leave a neuron"):
-        relu(sketch(), At("input", 0, membrane=True))
+        relu(sketch(), At("input", 0, state="membrane"))
 
 
 def test_a_refusal_takes_the_place_of_the_value() -> None:
