@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from methods import method_of
 from paired import machine, paired
-
 from snnkd_deploy import distill
 from snnkd_deploy.config import TrainConfig, load_config
 from snnkd_deploy.distill import methods

@@ -1,60 +1,46 @@
-"""The forms of an ONNX file in onnxruntime, side by side: conv32-LIF-pool-conv64-LIF-pool-fc10 on 1x28x28, one thread.
+"""The forms of an ONNX file in onnxruntime, of integers and of real numbers, side by side with snnTorch's loop.
 
-python benchmarks/onnx_forms.py [--timesteps 4] [--batches 1 64] [--rounds 30]
+python benchmarks/onnx_forms.py [--nets S R] [--batches 1 64] [--timesteps 4] [--threads 2] [--rounds 15] [--out FILE]
 
-Random weights; medians over rounds in which the forms take turns. `one-step` is called once per time step. A batch of
-64 takes more than 64 times a batch of 1 where the membranes leave the cache.
+Nets S and R of nets.py with fresh weights, each layer firing at a tenth of its chances. `one-step` is called once per
+step. All forms of integers must give the same logits, to the last bit, as the simulator; of real numbers, nearly so.
 """
 
 from __future__ import annotations
 
-import argparse
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
+import torch
 
+import nets
+from figures import Figure, arguments, conclude
+from paired import Times, paired
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.compiler import Compiled, lower
-from snnkd_deploy.ir import Array, AvgPool2d, Conv2d, Flatten, Graph, Input, Linear, Neuron, Node, Output
+from snnkd_deploy.ir import Array
 from snnkd_deploy.registry import load_exporter
+from snnkd_deploy.simulate import simulate
 from snnkd_deploy.target import load_target
 
 FORMS = [(form, numbers) for numbers in ("integer", "float") for form in ("unrolled", "folded", "one-step")]
+PEER = "snnTorch eager"
+Call = Callable[[Array], Array]
 
 
-def network(timesteps: int) -> Graph:
-    random = np.random.default_rng(0)
-    nodes: list[Node] = [Input(name="input", shape=(1, 28, 28), scale=1 / 255)]
-
-    def then(kind: type[Any], name: str, **fields: Any) -> None:
-        nodes.append(kind(name=name, inputs=(nodes[-1].name,), **fields))
-
-    for index, (into, out) in enumerate(((1, 32), (32, 64))):
-        weight = random.normal(size=(out, into, 3, 3)) * (0.6 if index else 0.9) / np.sqrt(into)
-        then(Conv2d, f"conv{index}", weight=weight, bias=np.zeros(out), padding=(1, 1))
-        then(Neuron, f"lif{index}", decay=0.5, threshold=np.asarray(1.0))
-        then(AvgPool2d, f"pool{index}", kernel=(2, 2), stride=(2, 2))
-    then(Flatten, "flatten")
-    then(Linear, "readout", weight=random.normal(size=(10, 64 * 49)) / 56, bias=np.zeros(10))
-    then(Output, "output")
-    return Graph(nodes=tuple(nodes), timesteps=timesteps, name="S")
-
-
-def session(compiled: Compiled, form: str, numbers: str, path: Path) -> Callable[[Array], Array]:
-    """A function from pictures to logits."""
-    graph = compiled.folded if numbers == "float" else compiled.legal
+def session(compiled: Compiled, form: str, numbers: str, folder: Path, threads: int) -> Call:
+    """A function from pictures, uint8, to logits: sums of integers, means of real numbers."""
+    graph, path = compiled.folded if numbers == "float" else compiled.legal, folder / f"{form}-{numbers}.onnx"
     loader = load_exporter("onnx").write(graph, load_target("onnx"), path, form=form, numbers=numbers)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     runtime = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     if form == "one-step":
-        return lambda images: stream(runtime, loader, images)
+        return lambda images: stream(runtime, loader, images) / (loader["timesteps"] if numbers == "float" else 1)
     return lambda images: runtime.run(["logits"], {"input": images})[0]  # type: ignore[no-any-return]
 
 
@@ -67,40 +53,73 @@ def stream(runtime: Any, loader: Mapping[str, Any], images: Array) -> Array:
     return held[[one["output"] for one in states].index("logits")]
 
 
-def medians(calls: dict[str, Callable[[Array], Array]], images: Array, rounds: int) -> dict[str, float]:
-    """Milliseconds per call."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    repeats = max(1, 16 // len(images))
-    for turn in range(rounds + 2):
-        names = list(calls)
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            start = time.perf_counter()
-            for _ in range(repeats):
-                calls[name](images)
-            if turn >= 2:
-                seconds[name].append((time.perf_counter() - start) / repeats)
-    return {name: 1e3 * statistics.median(values) for name, values in seconds.items()}
+def check(compiled: Compiled, calls: Mapping[str, Call], images: Array) -> None:
+    """Every form computes the network."""
+    wanted = {"integer": simulate(compiled.legal, images), "float": simulate(compiled.folded, images)}
+    for form, numbers in FORMS:
+        off = np.abs(calls[f"{form}, {numbers}"](images.astype(np.uint8)) - wanted[numbers].logits).max()
+        assert off <= (0 if numbers == "integer" else 1e-5), f"{form}, {numbers}: {off}"
+
+
+def measure(name: str, given: Any, folder: Path) -> tuple[list[Figure], dict[str, dict[str, float]]]:
+    """The figures, and milliseconds of everything by case."""
+    torch.manual_seed(0)
+    network = nets.ours(name, given.timesteps, 16 if given.quick else None)
+    pictures = nets.pictures(name, max(given.batches))
+    nets.settled(network, pictures)
+    images = (255 * pictures).round().numpy().astype(np.int64)
+    compiled = lower(nets.graph(network, name), load_target("onnx"), Calibration(images[:64]))
+    calls = {f"{form}, {of}": session(compiled, form, of, folder, given.threads) for form, of in FORMS}
+    check(compiled, calls, images[:4])
+    peer = nets.SnnTorch(network).eval()
+    figures, milliseconds = list[Figure](), dict[str, dict[str, float]]()
+    for batch in given.batches:
+        few, bytes_ = pictures[:batch], images[:batch].astype(np.uint8)
+        variants: dict[str, Callable[[], object]] = {PEER: lambda few=few: eager(peer, few)}  # type: ignore[misc]
+        variants |= {form: lambda call=call, few=bytes_: call(few) for form, call in calls.items()}  # type: ignore[misc]
+        repeats = 1 if given.quick else max(1, 16 // batch)
+        times = paired(variants, given.rounds, warm_up=1, repeats=repeats, settle=0.02)
+        case = f"{name}, batch {batch}"
+        figures += compared(times, case)
+        milliseconds[case] = {one: 1e3 * times.median(one) for one in times.seconds}
+    return figures, milliseconds
+
+
+@torch.inference_mode()
+def eager(peer: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+    logits: torch.Tensor = peer(images)
+    return logits
+
+
+def compared(times: Times, case: str) -> list[Figure]:
+    """The default forms beside their goals, then all of them."""
+    integer, real = "unrolled, integer", "unrolled, float"
+    return [
+        Figure("float ONNX against snnTorch eager", case, times.ratio(real, PEER)),
+        Figure("integer ONNX, time of the float ONNX", case, times.ratio(real, integer)),
+        *(Figure(f"ONNX {n}, against snnTorch eager", case, times.ratio(n, PEER)) for n in times.seconds if n != PEER),
+    ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--timesteps", type=int, default=4)
+    parser = arguments(__doc__)
+    parser.add_argument("--nets", nargs="+", default=list(nets.SHAPES), choices=list(nets.SHAPES))
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 64])
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--timesteps", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=15)
     given = parser.parse_args()
-    images = np.random.default_rng(1).integers(0, 256, (max(given.batches), 1, 28, 28)).astype(np.uint8)
-    compiled = lower(network(given.timesteps), load_target("onnx"), Calibration(images[:8].astype(np.int64)))
-    with tempfile.TemporaryDirectory() as folder:
-        calls = {
-            f"{form}, {numbers}": session(compiled, form, numbers, Path(folder, f"{form}-{numbers}.onnx"))
-            for form, numbers in FORMS
-        }
-        integers = [calls[f"{form}, integer"](images) for form, numbers in FORMS if numbers == "integer"]
-        assert all(np.array_equal(integers[0], other) for other in integers)
-        print(f"{'ms per batch':24}" + "".join(f"{f'batch {size}':>12}" for size in given.batches))
-        columns = [medians(calls, images[:size], given.rounds) for size in given.batches]
-        for name in calls:
-            print(f"{name:24}" + "".join(f"{column[name]:12.3f}" for column in columns))
+    if given.quick:
+        given.nets, given.batches, given.timesteps, given.rounds = ["S"], [1, 2], 2, 1
+    torch.set_num_threads(given.threads)
+    figures, milliseconds = list[Figure](), dict[str, dict[str, float]]()
+    for name in given.nets:
+        with tempfile.TemporaryDirectory() as folder:
+            found, took = measure(name, given, Path(folder))
+        figures += found
+        milliseconds |= took
+    settings = {key: getattr(given, key) for key in ("nets", "batches", "timesteps", "threads", "rounds")}
+    conclude(__file__, figures, settings, given.out, milliseconds=milliseconds)
 
 
 if __name__ == "__main__":

@@ -31,16 +31,23 @@ class Times:
         return statistics.median(one / other for one, other in pairs)
 
 
-def paired(variants: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 2, repeats: int = 1) -> Times:
+def paired(
+    variants: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 2, repeats: int = 1, settle: float = 0.0
+) -> Times:
     """Call each variant `repeats` times a round, after `warm_up` rounds; who comes first changes from round to round.
 
-    What else the machine does falls on all variants alike.
+    What else the machine does falls on all variants alike. `settle`: seconds of sleep, and then one call that is not
+    counted, ahead of each turn: where several thread pools live in one process (torch's, a session's of onnxruntime)
+    the threads of the last one spin for a while, which would fall on the next.
     """
     names = list(variants)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(warm_up + rounds):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
+            if settle:
+                time.sleep(settle)
+                variants[name]()
             start = time.perf_counter()
             for _ in range(repeats):
                 variants[name]()

@@ -83,10 +83,10 @@ class Nodes:
         return self.constant(np.array(value, dtype="float32" if kind == "float" else "int32"), f"{kind}/{value!r}")
 
     def sum(self, edges: list[str], name: str) -> str:
-        """The sum of two or more tensors."""
-        total = edges[0]
-        for index, edge in enumerate(edges[1:], start=2):
-            total = self.op("Add", [total, edge], name if index == len(edges) else f"{name}/{index}")
+        """The sum of tensors, of which some may be missing; a convolution takes up the sum of those before it."""
+        total, *others = [edge for edge in edges if edge]
+        for index, edge in enumerate(others, start=2):
+            total = self.op("Add", [edge, total], name if index > len(others) else f"{name}/{index}")
         return total
 
     def entry(self, name: str, kind: int, shape: Iterable[str | int]) -> str:

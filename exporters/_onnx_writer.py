@@ -7,6 +7,7 @@ Real numbers (a FOLDED graph) go the same way in plain float32.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,11 +34,22 @@ from snnkd_deploy.ir import (
     SumPool2d,
 )
 
-from ._onnx_neuron import EXACT_FLOAT32, LARGEST_INT32, membrane
+from . import _onnx_still
+from ._onnx_neuron import EXACT_FLOAT32, LARGEST_INT32, Membrane, membrane
 from ._onnx_nodes import CODES, Edge, Nodes, Type, derived
 
 FORMS = ("unrolled", "folded", "one-step")
 """One copy of each layer per step; steps folded into the batch for layers without memory; one step with its states."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """Names of what one step leaves to the next; empty where it leaves nothing."""
+
+    membrane: str = ""
+    current: str = ""
+    taken: str = ""
+    """What the spikes of a reset a step late take away, a negative number."""
 
 
 class Writer:
@@ -52,6 +64,10 @@ class Writer:
         self.edges: dict[str, Edge] = {}
         self.states: list[dict[str, Any]] = []
         """Of one step: names of the tensors that go in and come out, and their shape and type."""
+        self.absorbed = {node.inputs[0] for node in graph.of(Neuron) if self._absorbs(node)}
+        """Sums that are added to the membrane part by part, so that each part may go into the layer it comes from."""
+        self.counted = self._counted()
+        """Where steps are summed ahead of the readout, a Linear and a Flatten in front of it."""
 
     def model(self, metadata: dict[str, str]) -> onnx.ModelProto:
         """The whole model. LegalityError lists what int32 and uint8 cannot hold."""
@@ -66,7 +82,7 @@ class Writer:
                 self._neuron(node)
             elif isinstance(node, Output):
                 self._output(node)
-            else:
+            elif node.name not in self.absorbed:
                 self._stateless(node)
         return self.nodes.model(self.graph.name, metadata)
 
@@ -94,6 +110,8 @@ class Writer:
         kind: Type = "int32" if self._needs_int32(node, given) else "float"
         if self.form == "folded" and not all(edge.still for edge in given):
             given = [self._folded(one) for one in node.inputs]
+        if node.name in self.counted and len(given[0].names) > 1:
+            given = [replace(given[0], names=(self.nodes.sum(list(given[0].names), f"{node.inputs[0]}/counts"),))]
         if isinstance(node, Add | Attention):
             given = [self._typed(self._plain(edge), kind) for edge in given]
         elif not isinstance(node, Flatten):
@@ -104,6 +122,28 @@ class Writer:
             for t in range(steps)
         )
         self.edges[node.name] = Edge(names, kind, self._scale(node, given[0].scale), given[0].folded)
+
+    def _absorbs(self, node: Neuron) -> bool:
+        source = self.graph[node.inputs[0]]
+        if self.form == "folded" or not isinstance(source, Add) or source.name in self.graph.static:
+            return False
+        return len(self.graph.consumers(source.name)) == 1
+
+    def _counted(self) -> frozenset[str]:
+        """Logits are linear in the spikes, so these can be counted first: one product instead of one per step."""
+        readout = self.graph[self.graph.output.inputs[0]]
+        if self.form != "unrolled" or not isinstance(readout, Linear) or not self._reads_spikes(readout):
+            return frozenset()
+        if len(self.graph.consumers(readout.name)) > 1 or self.steps * self._reach(readout.name) >= EXACT_FLOAT32:
+            return frozenset()
+        source = self.graph[readout.inputs[0]]
+        alone = isinstance(source, Flatten) and len(self.graph.consumers(source.name)) == 1
+        return frozenset({readout.name, source.name} if alone else {readout.name})
+
+    def _reads_spikes(self, node: Node) -> bool:
+        """Whether its input is spikes, or small sums of them."""
+        source = self.graph[node.inputs[0]]
+        return isinstance(source, Neuron) or (isinstance(source, Flatten | Pool) and self._reads_spikes(source))
 
     def _value(self, node: Node, given: list[str], kind: Type, scale: int, name: str) -> str:
         """The tensor of one node from those of its inputs."""
@@ -136,10 +176,17 @@ class Writer:
         """Whether float32 might not hold a partial sum, or an input already comes as int32."""
         if self.limits is None or isinstance(node, Pool):
             return False
-        if any(edge.type == "int32" for edge in given):
-            return True
+        return any(edge.type == "int32" for edge in given) or self._reach(node.name) >= EXACT_FLOAT32
+
+    def _reach(self, name: str) -> int:
+        """What no partial sum of a value exceeds; of real numbers 0."""
+        if self.limits is None:
+            return 0
+        node = self.graph[name]
+        if isinstance(node, Add):
+            return sum(self._reach(one) for one in node.inputs)
         biases = np.abs(node.bias).max() if isinstance(node, Linear | Conv2d) else 0
-        return largest(self.limits.values[node.name]) + 2 * int(biases) >= EXACT_FLOAT32
+        return largest(self.limits.values[name]) + 2 * int(biases)
 
     def _folded(self, name: str) -> Edge:
         """All steps of a value as one tensor."""
@@ -177,15 +224,15 @@ class Writer:
 
     def _weights(self, node: Linear | Conv2d, scale: int) -> tuple[str, str]:
         """The names of weight and bias as float32; what is stored of an integer network is int8 and int32."""
-        at = f"{node.name}/weight"
+        at, biases = f"{node.name}/weight", node.bias * (self.steps if node.name in self.counted else 1)
         if not self.integer:
-            bias = self.nodes.constant(node.bias.astype(np.float32), f"{node.name}/bias")
+            bias = self.nodes.constant(biases.astype(np.float32), f"{node.name}/bias")
             return self.nodes.constant(node.weight.astype(np.float32), at), bias
         stored = self.nodes.constant(node.weight.astype(np.int8), at)
         weight = self.nodes.once("Cast", [stored], f"{at}/float", to=CODES["float"])
         if scale > 1:
             weight = self.nodes.once("Mul", [weight, self.nodes.number(float(scale), "float")], f"{at}/scaled")
-        bias = self.nodes.constant(node.bias.astype(np.int32), f"{node.name}/bias")
+        bias = self.nodes.constant(biases.astype(np.int32), f"{node.name}/bias")
         return weight, self.nodes.once("Cast", [bias], f"{node.name}/bias/float", to=CODES["float"])
 
     def _integer_synapse(self, node: Linear | Conv2d, x: str, scale: int, name: str) -> str:
@@ -224,39 +271,59 @@ class Writer:
         return self.nodes.op("Reshape", [mixed, whole], name)
 
     def _neuron(self, node: Neuron) -> None:
-        edge, shape = self._plain(self._unfolded(node.inputs[0])), self.graph.shapes[node.name]
-        endless = self.form == "one-step"
-        held = membrane(self.nodes, node, len(shape), self.limits, edge, None if endless else self.steps)
-        edge = self._typed(edge, held.type)
-        kept, taken, flowing, spikes = "", "", "", list[str]()
-        late = node.reset == "subtract_late"
-        if endless and held.lasting:
-            kept = self._state(f"state/{node.name}", f"next/{node.name}", held.type, shape)
-        if endless and node.keeps_current:
-            flowing = self._state(f"current/{node.name}", f"next/{node.name}/current", held.type, shape)
-        if endless and late:
-            taken = self._state(f"taken/{node.name}", f"next/{node.name}/taken", held.type, shape)
+        sources = self.graph[node.inputs[0]].inputs if node.inputs[0] in self.absorbed else node.inputs
+        parts = [self._plain(self._unfolded(one)) for one in sorted(sources, key=self._last_of_a_sum)]
+        kind: Type = "int32" if any(part.type == "int32" for part in parts) else "float"
+        reach = sum(self._reach(one) for one in sources)
+        steps = None if self.form == "one-step" else self.steps
+        held = membrane(self.nodes, node, self.graph.shapes[node.name], self.limits, kind, reach, steps)
+        parts = [self._typed(part, held.type) for part in parts]
+        if len(parts) == 1 and parts[0].still and _onnx_still.applies(held, self.steps):
+            self.edges[node.name] = Edge(tuple(_onnx_still.spikes(held, parts[0].names[0], self.steps)))
+        elif steps is None:
+            self._one_step(held, parts)
+        else:
+            self._unrolled(held, parts)
+
+    def _last_of_a_sum(self, name: str) -> bool:
+        """Whether a value can take up the sum of what comes before it: it comes out of a convolution."""
+        return isinstance(self.graph[name], Conv2d)
+
+    def _unrolled(self, held: Membrane, parts: list[Edge]) -> None:
+        """Every step of the network; nothing is made of the last one but its spikes."""
+        node, left, spikes = held.node, Left(), list[str]()
         for step in range(self.steps):
             at = f"{node.name}/{step}"
-            v = held.current(_at(edge, step))
-            if flowing:
-                left = held.leak(flowing, f"{at}/flowing", "current_decay")
-                v = self.nodes.op("Add", [left, v], f"next/{node.name}/current" if endless else f"{at}/current")
-            flowing = v if node.keeps_current else ""
-            if kept:
-                v = self.nodes.op("Add", [held.leak(kept, at), v], f"{at}/membrane")
-            if taken:
-                v = self.nodes.op("Sub", [v, taken], f"{at}/less")
-            spikes.append(held.fire(v, at, f"spikes/{node.name}" if endless else f"spikes/{at}"))
-            if not endless and step + 1 == self.steps:
-                continue
-            if held.lasting:
-                kept = held.reset(v, spikes[-1], at, f"next/{node.name}" if endless else f"{at}/reset")
-            if late:
-                taken = held.taken(spikes[-1], at, f"next/{node.name}/taken" if endless else f"{at}/taken")
-        if endless:
-            self.nodes.result(spikes[0], CODES["float"], ["batch", *shape])
+            v, current = self._membrane(held, parts, step, left, f"{at}/current")
+            spikes.append(held.fire(v, at, f"spikes/{at}"))
+            if step + 1 < self.steps:
+                left = _left(held, Left(v, current), spikes[-1], at, Left(f"{at}/reset", taken=f"{at}/taken"))
         self.edges[node.name] = Edge(tuple(spikes))
+
+    def _one_step(self, held: Membrane, parts: list[Edge]) -> None:
+        """The step after any other."""
+        node, name, kind, shape = held.node, held.node.name, held.type, held.shape
+        after = Left(f"next/{name}", f"next/{name}/current", f"next/{name}/taken")
+        late = node.reset == "subtract_late"
+        left = Left(
+            self._state(f"state/{name}", after.membrane, kind, shape) if held.lasting else "",
+            self._state(f"current/{name}", after.current, kind, shape) if node.keeps_current else "",
+            self._state(f"taken/{name}", after.taken, kind, shape) if late else "",
+        )
+        v, current = self._membrane(held, parts, 0, left, after.current)
+        spikes = held.fire(v, f"{name}/0", f"spikes/{name}")
+        _left(held, Left(v, current), spikes, f"{name}/0", after)
+        self.nodes.result(spikes, CODES["float"], ["batch", *shape])
+        self.edges[name] = Edge((spikes,))
+
+    def _membrane(self, held: Membrane, parts: list[Edge], step: int, left: Left, name: str) -> tuple[str, str]:
+        """v, and the current if it is kept, which is then called `name`: what the last step left, and the parts."""
+        at, terms = f"{held.node.name}/{step}", [held.current(_at(part, step)) for part in parts]
+        if held.node.keeps_current:
+            flowing = left.current and held.leak(left.current, f"{at}/flowing", "current_decay")
+            terms = [self.nodes.sum([flowing, *terms], name)]
+        kept = left.membrane and held.leak(left.membrane, at)
+        return self.nodes.sum([kept, left.taken, *terms], f"{at}/membrane"), terms[0]
 
     def _state(self, entry: str, result: str, kind: Type, shape: Shape) -> str:
         """An input that holds what the last step left, and the output that the next step is given for it."""
@@ -268,19 +335,29 @@ class Writer:
     def _output(self, node: Output) -> None:
         kind: Type = "int32" if self.integer else "float"
         shape, edge = self.graph.shapes[node.name], self._plain(self._unfolded(node.inputs[0]))
-        edge = self._typed(edge, kind)
-        edges = edge.names * self.steps if edge.still else edge.names
         if self.form == "one-step":
-            self.nodes.op("Add", [self._state("logits/before", "logits", kind, shape), edges[0]], "logits")
+            last = self._typed(edge, kind).names[0]
+            self.nodes.op("Add", [self._state("logits/before", "logits", kind, shape), last], "logits")
             return
         self.nodes.result("logits", CODES[kind], ["batch", *shape])
+        edge = edge if self.counted else self._typed(edge, kind)
+        edges = edge.names * self.steps if edge.still and not self.counted else edge.names
         if not self.integer:
             total = self.nodes.sum(list(edges), "sum") if len(edges) > 1 else edges[0]
             self.nodes.op("Mul", [total, self.nodes.number(1 / self.steps, "float")], "logits")
         elif len(edges) > 1:
             self.nodes.sum(list(edges), "logits")
         else:
-            self.nodes.op("Identity", edges, "logits")
+            self.nodes.op("Cast", edges, "logits", to=CODES[kind])
+
+
+def _left(held: Membrane, now: Left, spikes: str, at: str, names: Left) -> Left:
+    """What a step leaves to the next, under these names."""
+    return Left(
+        held.reset(now.membrane, spikes, at, names.membrane) if held.lasting else "",
+        now.current if held.node.keeps_current else "",
+        held.taken(spikes, at, names.taken) if held.node.reset == "subtract_late" else "",
+    )
 
 
 def input_type(node: Input) -> tuple[int, str]:

@@ -1,12 +1,13 @@
 """ONNX, for onnxruntime and whatever else reads opset 10: any batch size, no custom operator.
 
-form      unrolled (default)  one copy of each layer per step; the fastest in onnxruntime
+form      unrolled (default)  one copy of each layer per step; the fastest in onnxruntime, at any batch size
           folded              layers without memory see all steps in one batch: fewer, larger nodes
           one-step            one time step: input and states in, logits so far, spikes and states out
 numbers   integer (default)   int8 weights; every sum is exact, in float32 below 2**24 and in int32 beyond
           float               the folded network in float32, for those who want no quantisation
 
-A layer that sees a still picture is computed once in every form but one-step, which keeps nothing but its states.
+A layer that sees a still picture is computed once in every form but one-step, which keeps nothing but its states; if
+its neurons are reset to zero, comparisons with that one sum give their spikes at every step.
 `logits` is the int32 sum over the steps, of real numbers the float32 mean (one-step: the sum so far).
 """
 

@@ -22,10 +22,10 @@ from snnkd_deploy.ir import (
     sides,
 )
 
-EXACT = 2**53
-"""Integers of smaller magnitude are exact in float64, and so are their sums in any order."""
-CACHED = 2**17
-"""Sums of a convolution that are worked on at a time: 1 MiB of float64."""
+EXACT, EXACT_FLOAT32 = 2**53, 2**24
+"""Integers of smaller magnitude are exact in float64, and in float32, and so are their sums in any order."""
+CACHED = 2**18
+"""Values that a convolution works on at a time: 1 MiB of float32."""
 
 
 def round_half_even(values: Array) -> Array:
@@ -49,35 +49,64 @@ def scale_by_fraction(values: Array, numerator: Array | int, bits: int) -> Array
 
 def linear(x: Array, node: Linear) -> Array:
     """`(..., in)` to `(..., out)`."""
-    return _sum_exactly(x, node.weight, x @ node.weight.T.astype(np.float64)) + node.bias
+    kind, result = _types(x, node.weight)
+    return np.asarray((x.astype(kind) @ node.weight.T.astype(kind)).astype(result)) + node.bias
 
 
 def conv2d(x: Array, node: Conv2d) -> Array:
-    """`(N, in, height, width)` to `(N, out, ...)`: for each kernel tap, the shifted picture times its weights.
+    """`(N, in, height, width)` to `(N, out, ...)`: a product with columns of all that the kernel sees at each place.
 
-    A few pictures at a time, so that their sums stay in the processor's cache from tap to tap.
+    A few pictures at a time, so that their columns stay in the processor's cache.
     """
-    out, per_group, rows, columns = node.weight.shape
-    height = (x.shape[2] + 2 * node.padding[0] - node.dilation[0] * (rows - 1) - 1) // node.stride[0] + 1
-    width = (x.shape[3] + 2 * node.padding[1] - node.dilation[1] * (columns - 1) - 1) // node.stride[1] + 1
-    weight = node.weight.reshape(node.groups, out // node.groups, per_group, rows, columns).astype(np.float64)
-    taps = np.ascontiguousarray(weight.transpose(3, 4, 0, 1, 2))
-    total = np.zeros((len(x), node.groups, out // node.groups, height * width))
-    few = max(1, CACHED // (out * height * width))
+    kind, whole = _types(x, node.weight)
+    (out, per_group, *kernel), groups, (up, left) = node.weight.shape, node.groups, node.padding
+    weight = node.weight.reshape(groups, out // groups, per_group, -1).swapaxes(2, 3).astype(kind)
+    lines = _lines(weight)
+    weight = np.ascontiguousarray(weight[:, :, lines])
+    sides = zip(x.shape[2:], node.padding, node.dilation, kernel, node.stride, strict=True)
+    size = tuple((side + 2 * pad - gap * (taps - 1) - 1) // step + 1 for side, pad, gap, taps, step in sides)
+    result = np.empty((len(x), out, *size), dtype=np.result_type(whole, node.bias))
+    few = min(len(x), max(1, CACHED // max(1, groups * weight.shape[2] * size[0] * size[1])))
+    padded = np.zeros((groups, per_group, few, x.shape[2] + 2 * up, x.shape[3] + 2 * left), dtype=kind)
     for start in range(0, len(x), few):
-        _add_taps(total[start : start + few], x[start : start + few], taps, node, (height, width))
-    return _sum_exactly(x, node.weight, total.reshape(len(x), out, height, width)) + node.bias[:, None, None]
+        part = x[start : start + few].swapaxes(0, 1).reshape(groups, per_group, -1, *x.shape[2:])
+        padded[:, :, : part.shape[2], up : up + x.shape[2], left : left + x.shape[3]] = part
+        product = weight @ _columns(padded[:, :, : part.shape[2]], lines, node, size)
+        result[start : start + few] = product.reshape(out, part.shape[2], *size).swapaxes(0, 1)
+        result[start : start + few] += node.bias[:, None, None]
+    return result
+
+
+def _lines(weight: Array) -> Array:
+    """Which taps and channels, `(taps, channels)`, `weight`, `(groups, out, taps, channels)`, reads: all but a few."""
+    read: Array = weight.any(axis=(0, 1))
+    return read if 2 * np.count_nonzero(read) < read.size else np.ones_like(read)
+
+
+def _columns(padded: Array, lines: Array, node: Conv2d, size: Pair) -> Array:
+    """What the kernel sees at each place: `(groups, in, N, height, width)` to `(groups, lines, N * places)`."""
+    groups, _, count = padded.shape[:3]
+    columns = np.empty((groups, int(np.count_nonzero(lines)), count, *size), dtype=padded.dtype)
+    (down, right), (height, width), at = node.stride, size, 0
+    for read, (row, column) in zip(lines, np.ndindex(*node.weight.shape[2:]), strict=True):
+        channels = slice(None) if read.all() else np.flatnonzero(read)
+        top, left = row * node.dilation[0], column * node.dilation[1]
+        tap = padded[:, channels, :, top::down, left::right][..., :height, :width]
+        columns[:, at : at + tap.shape[1]] = tap
+        at += tap.shape[1]
+    return columns.reshape(groups, columns.shape[1], count * height * width)
 
 
 def conv(x: Array, node: Conv | ConvTranspose) -> Array:
     """`(N, in, *sides)` to `(N, out, ...)`, tap by tap, for every rank and padding."""
     weight, read, sizes = grouped(node), tables(node, x.shape[1:]), sides(node, x.shape[1:])
     groups, out, into, *kernel = weight.shape
-    total, at = np.zeros((len(x), groups, out, int(np.prod(sizes)))), product(*map(range, kernel))
+    kind, whole = _types(x, weight.reshape(groups * out, -1))
+    total, at = np.zeros((len(x), groups, out, int(np.prod(sizes))), dtype=kind), product(*map(range, kernel))
     for place, taps in zip(at, weight.reshape(groups, out, into, -1).transpose(3, 0, 1, 2), strict=True):
-        total += taps.astype(np.float64) @ tap(x, read, place).reshape(len(x), groups, into, -1)
-    summed = _sum_exactly(x, weight.reshape(groups * out, -1), total.reshape(len(x), -1, *sizes))
-    return summed + node.bias.reshape(-1, *[1] * len(sizes))
+        total += taps.astype(kind) @ tap(x, read, place).astype(kind).reshape(len(x), groups, into, -1)
+    summed = total.reshape(len(x), -1, *sizes).astype(whole)
+    return np.asarray(summed + node.bias.reshape(-1, *[1] * len(sizes)))
 
 
 def pool(x: Array, node: Window) -> Array:
@@ -87,18 +116,6 @@ def pool(x: Array, node: Window) -> Array:
     absent = lowest if isinstance(node, MaxPool) else 0
     taps = [tap(x, read, place, absent) for place in product(*map(range, node.kernel))]
     return np.asarray(np.max(taps, axis=0) if isinstance(node, MaxPool) else np.mean(taps, axis=0))
-
-
-def _add_taps(total: Array, x: Array, taps: Array, node: Conv2d, size: Pair) -> None:
-    """Add each tap's product to `total`, `(N, groups, out / groups, positions)`."""
-    (up, left), (down, right), (height, width) = node.padding, node.stride, size
-    rows, columns, groups, _, per_group = taps.shape
-    padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (up, up), (left, left)))
-    for row in range(rows):
-        for column in range(columns):
-            top, start = row * node.dilation[0], column * node.dilation[1]
-            tap = padded[:, :, top::down, start::right][:, :, :height, :width]
-            _add_tap(total, taps[row, column], tap.reshape(len(x), groups, per_group, height * width))
 
 
 def by_heads(x: Array, heads: int) -> Array:
@@ -118,15 +135,6 @@ def attention(q: Array, k: Array, v: Array, node: Attention) -> Array:
     return mixed.astype(np.int64)
 
 
-def _add_tap(total: Array, weight: Array, tap: Array) -> None:
-    """total += weight @ tap, `(N, groups, out, places)`; where most of a weight is zero, without its empty lines."""
-    if len(weight) > 1 or 4 * np.count_nonzero(weight) > weight.size:
-        total += weight @ tap
-        return
-    rows, columns = np.flatnonzero(weight[0].any(axis=1)), np.flatnonzero(weight[0].any(axis=0))
-    total[:, :, rows] += weight[:, rows][:, :, columns] @ tap[:, :, columns]
-
-
 def windows(x: Array, node: Pool) -> Array:
     """`(N, channels, height, width)` to `(N, channels, out height, out width, kernel height, kernel width)`."""
     view: Array = np.lib.stride_tricks.sliding_window_view(x, node.kernel, axis=(2, 3))  # type: ignore[call-overload]
@@ -138,10 +146,11 @@ def is_integer(array: Array) -> bool:
     return bool(np.issubdtype(array.dtype, np.integer))
 
 
-def _sum_exactly(x: Array, weight: Array, total: Array) -> Array:
-    """`total`, computed in float64 for speed, as int64 where both factors are integers; exact, or an assertion."""
+def _types(x: Array, weight: Array) -> tuple[type, type]:
+    """In what type to compute the sums of products, and to give them: int64 of integers, which must be exact."""
     if not (is_integer(x) and is_integer(weight)):
-        return total
-    bound: Any = np.abs(weight).reshape(len(weight), -1).sum(axis=1).max(initial=0)
-    assert float(bound) * float(np.abs(x).max(initial=0)) < EXACT
-    return total.astype(np.int64)
+        return np.float64, np.float64
+    heaviest: Any = np.abs(weight).reshape(len(weight), -1).sum(axis=1).max(initial=0)
+    bound = float(heaviest) * max(float(x.max(initial=0)), -float(x.min(initial=0)))
+    assert bound < EXACT
+    return np.float32 if bound < EXACT_FLOAT32 else np.float64, np.int64

@@ -158,3 +158,20 @@ def test_a_step_of_each_method_is_timed_beside_the_undistilled_one(tmp_path: Pat
     assert list(rows) == ["none", "tser", "bkd:logits=kd"]
     assert rows["none"]["cost"] == 1
     assert f"{rows['tser']['median_ms']:11.1f} {rows['tser']['cost']:11.2f}" in done.stdout
+
+
+def test_a_figure_stands_beside_its_goal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    script = runpy.run_path(str(BENCHMARKS / "figures.py"))
+    figure, goals = script["Figure"], script["goals"]()
+    for what, goal in goals.items():
+        assert goal["better"] in ("higher", "lower")
+        assert set(goal.get("attained", {})) <= set(goal["must"])
+        for case, must in goal["must"].items():
+            better = must * (1.1 if goal["better"] == "higher" else 0.9)
+            assert figure(what, case, must).row()["met"]
+            assert figure(what, case, better).row()["met"]
+            assert not figure(what, case, 2 * must - better).row()["met"]
+    free = figure("something else", "S", 3.0, "ms", "lower").row()
+    assert (free["must"], free["met"], free["unit"], free["better"]) == (None, None, "ms", "lower")
+    assert "MISSED" in script["table"]([figure("start-up", "--help", 1.0).row()])

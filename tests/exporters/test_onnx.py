@@ -15,8 +15,22 @@ from hypothesis import strategies as st
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.compiler import lower
 from snnkd_deploy.errors import BundleError, LegalityError
-from snnkd_deploy.exporters import _onnx_writer
-from snnkd_deploy.ir import Array, Attention, Conv2d, Graph, Input, Linear, Neuron, Node, Output, Stage
+from snnkd_deploy.exporters import _onnx_neuron, _onnx_writer
+from snnkd_deploy.ir import (
+    Add,
+    Array,
+    Attention,
+    Conv2d,
+    Flatten,
+    Graph,
+    Input,
+    Linear,
+    Neuron,
+    Node,
+    Output,
+    Stage,
+    SumPool2d,
+)
 from snnkd_deploy.passes.fold_batchnorm import fold_batchnorm
 from snnkd_deploy.proof import agree, first_difference
 from snnkd_deploy.registry import load_exporter
@@ -68,13 +82,16 @@ def well_formed(model: onnx.ModelProto) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
-@given(seed=seeds, recipe=st.sampled_from((EVERY_RESET, LEAKS, KEEPING, SPIKING_ENDS)))
-def test_onnxruntime_spikes_as_the_simulator(form: str, seed: int, recipe: Recipe, tmp_path: Path) -> None:
+@given(seed=seeds, recipe=st.sampled_from((EVERY_RESET, LEAKS, KEEPING, SPIKING_ENDS)), block=st.sampled_from([1, 16]))
+def test_onnxruntime_spikes_as_the_simulator(form: str, seed: int, recipe: Recipe, block: int, tmp_path: Path) -> None:
+    """With `block` 1 these small networks too are written with factors as depthwise convolutions."""
     try:
         legal = compiled(seed, recipe=recipe, granularity="channel" if seed % 2 else "layer")
     except LegalityError:
         return
-    assert_equal(legal, tmp_path / "network.onnx", seed=seed, form=form)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_onnx_neuron, "BLOCK", block)
+        assert_equal(legal, tmp_path / "network.onnx", seed=seed, form=form)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -179,6 +196,130 @@ def test_every_way_to_hold_a_membrane_is_exact(
     assert_equal(leaky(decay, timesteps, threshold, reset), tmp_path / "network.onnx", samples=40, form=form)
 
 
+def residual(decay: float | Array, timesteps: int, threshold: int | Array, reset: str) -> Graph:
+    """Pictures in 16 channels, which onnxruntime computes in blocks: three layers, one behind a sum with the first."""
+    random = np.random.default_rng(7)
+
+    def conv(name: str, source: str, into: int) -> Conv2d:
+        weight, bias = random.integers(-30, 31, (16, into, 3, 3)), random.integers(-40, 41, 16)
+        return Conv2d(name=name, inputs=(source,), weight=weight, bias=bias, padding=(1, 1))
+
+    def neuron(name: str, source: str, times: int) -> Neuron:
+        limit = np.asarray(threshold) * times
+        leak = {"decay": decay, "decay_bits": 12, "fraction_bits": 6}
+        return Neuron(name=name, inputs=(source,), threshold=limit, reset=reset, **leak)  # type: ignore[arg-type]
+
+    weight, bias = random.integers(-127, 128, (3, 16 * 9)), random.integers(-9, 9, 3)
+    return Graph(
+        nodes=(
+            Input(name="in", shape=(2, 6, 6)),
+            conv("conv1", "in", 2),
+            neuron("lif1", "conv1", 60),
+            conv("conv2", "lif1", 16),
+            Add(name="add", inputs=("conv2", "lif1")),
+            neuron("lif2", "add", 1),
+            SumPool2d(name="pool", inputs=("lif2",), kernel=(2, 2), stride=(2, 2)),
+            conv("conv3", "pool", 16),
+            neuron("lif3", "conv3", 2),
+            Flatten(name="flatten", inputs=("lif3",)),
+            Linear(name="read", inputs=("flatten",), weight=weight, bias=bias),
+            Output(name="out", inputs=("read",)),
+        ),
+        timesteps=timesteps,
+        stage=Stage.LEGAL,
+    )
+
+
+@pytest.mark.parametrize("reset", ["zero", "subtract", "subtract_late", "none"])
+@pytest.mark.parametrize("threshold", [90, np.arange(60, 76)])
+@pytest.mark.parametrize(
+    ("decay", "timesteps", "form"),
+    [
+        (1.0, 9, "unrolled"),
+        (0.5, 4, "unrolled"),
+        (0.5, 4, "folded"),
+        (0.5, 4, "one-step"),
+        (0.5, 12, "unrolled"),
+        (0.75, 4, "unrolled"),
+        (3686 / 4096, 6, "unrolled"),
+        (np.arange(16) / 64, 4, "unrolled"),
+        (np.arange(16) / 64, 4, "one-step"),
+    ],
+)
+def test_pictures_in_blocks_of_channels_are_exact(
+    decay: float | Array, timesteps: int, form: str, threshold: int | Array, reset: str, tmp_path: Path
+) -> None:
+    graph = residual(decay, timesteps, threshold, reset)
+    fired = simulate(graph, random_inputs(graph, 6, 0)).spikes
+    assert all(0.02 < layer.mean() < 0.98 for layer in fired.values())
+    assert_equal(graph, tmp_path / "network.onnx", samples=6, form=form)
+
+
+def operators(graph: Graph, path: Path) -> list[str]:
+    """What is computed for each batch; onnxruntime computes what depends on constants alone once, as it loads."""
+    EXPORTER.write(graph, TARGET, path)
+    reached, found = {"input"}, []
+    for node in onnx.load(path).graph.node:
+        if reached & {*node.input}:
+            reached |= {*node.output}
+            found.append(node.op_type)
+    return found
+
+
+@pytest.mark.parametrize(("timesteps", "membranes"), [(1, 0), (4, 2 * 3)])
+def test_no_copy_between_layouts_and_no_membrane_where_comparisons_will_do(
+    timesteps: int, membranes: int, tmp_path: Path
+) -> None:
+    """The layer on the still picture has none, nor has any layer in its last step."""
+    found = operators(residual(0.5, timesteps, 90, "zero"), tmp_path / "network.onnx")
+    kinds = {"Cast", "Conv", "Add", "HardSigmoid", "AveragePool", "Flatten", "Gemm"}
+    assert set(found) == kinds | ({"Mul"} if membranes else set())
+    assert found.count("Mul") == membranes
+    assert found.count("Cast") == 2, "the picture and the logits"
+    assert found.count("Gemm") == found.count("Flatten") == 1, "spikes are counted ahead of the readout"
+    if timesteps == 1:
+        assert found.count("HardSigmoid") == 3
+
+
+def at_the_bound(bias: int) -> Graph:
+    """A layer of one spike and one bias whose partial sums reach up to 3 * bias + 1; the spike decides."""
+    graph = leaky(1.0, 1)
+    weights = {"fc": np.eye(5, 6, dtype=int), "read": np.ones((3, 5), dtype=int)}
+    nodes = [
+        replace(
+            node, weight=weights[node.name], bias=np.full(len(weights[node.name]), bias if node.name == "fc" else 1)
+        )
+        if isinstance(node, Linear)
+        else replace(node, threshold=np.asarray(bias))
+        if isinstance(node, Neuron)
+        else node
+        for node in graph
+    ]
+    nodes[0] = Input(name="in", shape=(6,), high=1)
+    return replace(graph, nodes=tuple(nodes))
+
+
+LAST = (2**24 - 2) // 3
+"""The largest bias of such a layer for float32."""
+
+
+def test_the_bound_is_kept_at_its_value_and_integers_take_over_one_beyond(tmp_path: Path) -> None:
+    path = tmp_path / "network.onnx"
+    for bias, kinds in ((LAST, {"Gemm"}), (LAST + 1, {"Gemm", "MatMulInteger"})):
+        graph = at_the_bound(bias)
+        assert_equal(graph, path, samples=40)
+        assert {node.op_type for node in onnx.load(path).graph.node} & {"Gemm", "MatMulInteger"} == kinds
+
+
+def test_a_bound_that_is_too_generous_would_be_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, path = at_the_bound(2**24), tmp_path / "network.onnx"
+    assert_equal(graph, path, samples=40)
+    monkeypatch.setattr(_onnx_writer, "EXACT_FLOAT32", 2**40)
+    monkeypatch.setattr(_onnx_neuron, "EXACT_FLOAT32", 2**40)
+    with pytest.raises(AssertionError):
+        assert_equal(replace(graph, nodes=tuple(graph)), path, samples=40)
+
+
 def test_a_membrane_of_any_step_past_its_last_is_what_the_integers_say(tmp_path: Path) -> None:
     """One step at a time, five times as long as the network's own T."""
     path = tmp_path / "network.onnx"
@@ -194,7 +335,7 @@ def test_a_constant_first_layer_is_computed_once(tmp_path: Path) -> None:
         EXPORTER.write(leaky(0.5, 4), TARGET, tmp_path / "network.onnx", form=form)
         dense = [node.input[0] for node in onnx.load(tmp_path / "network.onnx").graph.node if node.op_type == "Gemm"]
         assert dense[0] == "in/value"
-        assert len(dense) == {"unrolled": 1 + 4, "folded": 1 + 1}[form]
+        assert len(dense) == 1 + 1
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
