@@ -12,7 +12,6 @@ constexpr int64_t LISTED = 65536;          // entries of an event list are 16 bi
 constexpr int64_t SCATTERED = 1 << 20;     // bytes of a table; larger ones leave the cache and are not worth it
 constexpr int64_t FOURS = 1 << 19;
 constexpr int64_t CACHED = 192 << 10;      // beyond it a table of int8 is faster than one of int16
-constexpr int LARGEST_PLANES = 8;
 constexpr int64_t EXACT_FLOAT = 1 << 24;
 
 class Builder {
@@ -170,14 +169,27 @@ class Builder {
     }
 
     Source source_of(const Node& node) const {
-        Source source{node.inputs[0], &node, node.window, {}};
+        Source source{node.inputs[0], &node, node.window, {}, 1, 1};
         const Shape& picture = value(node.inputs[0]).shape;
         if (nodes()[node.inputs[0]].shape != picture) {  // a row of features that is a picture still
             source.window.kernel[0] = picture.height;
             source.window.kernel[1] = picture.width;
         }
         source.across = spread(source.window, 1);
+        source.rows = reached(source.window, 0, picture.height, node.shape.height);
+        source.columns = reached(source.window, 1, picture.width, node.shape.width);
         return source;
+    }
+
+    // How many outputs a row or column of inputs reaches, on average.
+    static double reached(const Window& w, int axis, int in, int out) {
+        int64_t met = 0;
+        for (int k = 0; k < w.kernel[axis]; k++)
+            for (int i = 0; i < out; i++) {
+                const int at = i * w.stride[axis] + k * w.dilation[axis] - w.padding[axis];
+                met += at >= 0 && at < in;
+            }
+        return double(met) / in;
     }
 
     bool diagonal(const Node& node) const {
@@ -314,8 +326,14 @@ class Builder {
         const int channels = value(source.value).shape.channels;
         const auto [from, to] = reads(source, block, channels);
         const Node& given = nodes()[source.node->inputs[0]];
-        Dense made{from, to - from, {}, {}};
+        Dense made{from, to - from, {}, {}, {}};
         const Window& w = source.window;
+        const int across = value(source.value).shape.width + 2 * w.padding[1];
+        for (int k = 0; k < w.kernel[0] * w.kernel[1]; k++)
+            for (int c = 0; c < made.channels; c++) {
+                const int place = k / w.kernel[1] * w.dilation[0] * across + k % w.kernel[1] * w.dilation[1];
+                made.tap.push_back(place * made.channels + c);
+            }
         Table<double> all(int64_t(w.kernel[0]) * w.kernel[1] * made.channels * block.padded, 0);
         double most = 0;
         for (int o = 0; o < block.count; o++) {

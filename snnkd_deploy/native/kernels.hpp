@@ -67,13 +67,16 @@ inline void add_to(int32_t* sums, V16 one) { add_wide(sums, one); }
 struct List {
     const Places& of;
     uint16_t* end;
-    void add(uint8_t byte, int base) {
-        set(end, get<Entries>(of.row[byte]) + uint16_t(base));
+    void put(uint8_t byte, Entries base) {
+        set(end, get<Entries>(of.row[byte]) + base);
         end += of.count[byte];
     }
+    void byte(uint8_t byte, int base) { put(byte, Entries{} + uint16_t(base)); }
     // The bytes of a word, the rows of each `step` behind those of the one before.
-    void add_word(uint64_t word, int base, int step) {
-        for (int byte = 0; byte < 8; byte++) add(uint8_t(word >> 8 * byte), base + byte * step);
+    void word(uint64_t word, int base, int step) {
+        Entries rows = Entries{} + uint16_t(base);
+        const Entries next = Entries{} + uint16_t(step);
+        for (int shift = 0; shift < 64; shift += 8, rows += next) put(uint8_t(word >> shift), rows);
     }
 };
 
@@ -85,14 +88,14 @@ inline uint16_t* list_row(const Value& value, const Events& events, const Places
     if (value.position <= 8) {
         for (int64_t byte = 0; byte < value.row; byte += 8)
             if (const uint64_t word = load<uint64_t>(row + byte) & events.repeated)
-                list.add_word(word, int(byte) * step, step);
+                list.word(word, int(byte) * step, step);
         return list.end;
     }
     for (int x = 0; x < value.shape.width; x++)
         for (int byte = 0; byte < events.bytes; byte += 8) {
             const uint8_t* from = row + x * value.position + events.first_byte + byte;
             if (const uint64_t word = load<uint64_t>(from) & events.mask[byte / 8])
-                list.add_word(word, (x << events.shift[fours]) + byte * step, step);
+                list.word(word, (x << events.shift[fours]) + byte * step, step);
         }
     return list.end;
 }
@@ -109,12 +112,12 @@ inline void list_columns(const Value& value, const Events& events, const Places&
             const int base = plane * planes_apart + (x << events.shift[fours]);
             if (value.position < 8) {
                 uint64_t word = load<uint64_t>(from) & events.mask[0];
-                for (int byte = 0; word; byte++, word >>= 8) list.add(uint8_t(word), base + byte * step);
+                for (int byte = 0; word; byte++, word >>= 8) list.byte(uint8_t(word), base + byte * step);
                 continue;
             }
             for (int byte = 0; byte < events.bytes; byte += 8)
                 if (const uint64_t word = load<uint64_t>(from + byte) & events.mask[byte / 8])
-                    list.add_word(word, base + byte * step, step);
+                    list.word(word, base + byte * step, step);
         }
     }
     starts[value.shape.width] = uint32_t(list.end - out);
@@ -122,77 +125,145 @@ inline void list_columns(const Value& value, const Events& events, const Places&
 
 // ---- one layer of synapses, as a population reads it ---------------------------------------------------------------
 
-// Output rows that one input row adds to, and the weights for each.
+// Output rows that one input row adds to: those of kernel rows `apart` weights apart, the first from `first` on.
+constexpr int REACHED = 4;
 template <class Sum> struct Reached {
-    Sum* row[8];
-    int64_t weights[8];
+    Sum* row[REACHED];
     int count = 0;
+    int64_t first = 0, apart = 0;
 };
 
-template <int NV, class Sum>
-inline void scatter_events(const uint16_t* from, const uint16_t* end, int shift, const int16_t* table, int64_t stride,
-                           const int32_t* column, const int32_t* phase, const Reached<Sum>& reached, int vectors) {
-    const int count = NV ? NV : vectors, rest = (1 << shift) - 1;
-    for (; from < end; from++) {
-        const int x = *from >> shift, row = *from & rest;
-        const int16_t* weights = table + phase[x] + row * stride;
-        for (int k = 0; k < reached.count; k++) {
-            Sum* to = reached.row[k] + column[x];
-            const int16_t* add = weights + reached.weights[k];
-#pragma GCC unroll 8
-            for (int v = 0; v < count; v++) add_to(to + v * LANES, get<V16>(add + v * LANES));
+// What an event list is to be added with: for column x the weights from phase[x] on, to the sums from column[x] on.
+struct Scattering {
+    const uint16_t *from, *end;
+    int shift;
+    const int16_t* table;
+    int64_t stride;
+    const int32_t *column, *phase;
+    int vectors;
+};
+
+// Everything in local variables: the compiler has to take for granted that the sums may lie anywhere else.
+template <int ROWS, int NV, class Sum> void scatter_events(const Scattering& s, const Reached<Sum>& reached) {
+    const int count = NV ? NV : s.vectors, shift = s.shift, rest = (1 << shift) - 1;
+    const int64_t stride = s.stride, apart = reached.apart;
+    const int32_t *columns = s.column, *phases = s.phase;
+    const int16_t* table = s.table + reached.first;
+    Sum* rows[ROWS];
+    for (int k = 0; k < ROWS; k++) rows[k] = reached.row[k];
+    const uint16_t* end = s.end;
+    for (const uint16_t* one = s.from; one < end; one++) {
+        const unsigned entry = *one, x = entry >> shift;
+        const int64_t column = columns[x];
+        const int16_t* weights = table + phases[x] + int64_t(entry & rest) * stride;
+#pragma GCC unroll 4
+        for (int k = 0; k < ROWS; k++, weights += apart) {
+            Sum* to = rows[k] + column;
+#pragma GCC unroll 6
+            for (int v = 0; v < count; v++) add_to(to + v * LANES, get<V16>(weights + v * LANES));
         }
     }
 }
 
-// A run of events and what they read: row `entry - base` of the table.
-struct Run {
-    const uint16_t *from, *end;
-    int64_t base;
-    const void* table;
+template <int ROWS, class Sum> inline void scatter_rows(const Scattering& s, const Reached<Sum>& reached) {
+    switch (s.vectors) {
+        case 1: return scatter_events<ROWS, 1>(s, reached);
+        case 2: return scatter_events<ROWS, 2>(s, reached);
+        case 3: return scatter_events<ROWS, 3>(s, reached);
+        case 4: return scatter_events<ROWS, 4>(s, reached);
+        case 6: return scatter_events<ROWS, 6>(s, reached);
+        default: return scatter_events<ROWS, 0>(s, reached);
+    }
+}
+
+template <class Sum> void scatter_list(const Scattering& s, const Reached<Sum>& reached) {
+    switch (reached.count) {
+        case 1: return scatter_rows<1>(s, reached);
+        case 2: return scatter_rows<2>(s, reached);
+        case 3: return scatter_rows<3>(s, reached);
+        default: return scatter_rows<4>(s, reached);
+    }
+}
+
+// The events of one input row at one step: those of column x from list + starts[x] on; and the weights for them.
+struct Listed {
+    const uint16_t* list;
+    const uint32_t* starts;
+    const uint8_t* table;
 };
 
+// How outputs gather: for each step the rows of their windows, of which there are `rows`.
+struct Gathering {
+    const Listed* listed;  // [step][row]
+    int steps, rows;
+    int width, kernel, stride, padding;  // columns of the input; of the window
+    int shift;
+    int64_t row_bytes;  // of the table
+    int most;           // rows of weights that 16 bits can add up, whatever they are
+};
+
+template <int NV, bool NARROW> inline void add_rows(V16 (&sum)[NV], const uint8_t* weights) {
+    if constexpr (NARROW) {
+        for (int v = 0; v < NV; v += 2) {
+            const V16 both = get<V16>(weights + v * LANES);
+            sum[v] += (both << 8) >> 8;
+            sum[v + 1] += both >> 8;
+        }
+    } else {
+        for (int v = 0; v < NV; v++) sum[v] += get<V16>(weights + v * WIDTH);
+    }
+}
+
+// The outputs of a row, one column and step after the other; `apart` sums lie between steps, `next` between columns.
 template <int NV, bool NARROW, class Sum>
-inline void gather_events(const Run* runs, int count, int64_t stride, Sum* sums) {
-    V16 sum[NV] = {};
-    for (int k = 0; k < count; k++) {
-        const int64_t base = runs[k].base;
-        for (const uint16_t* one = runs[k].from; one < runs[k].end; one++) {
-            const int64_t row = (*one - base) * stride;
-            if constexpr (NARROW) {
-                const int8_t* weights = static_cast<const int8_t*>(runs[k].table) + row;
-#pragma GCC unroll 8
-                for (int v = 0; v < NV; v += 2) {
-                    const V16 both = get<V16>(weights + v * LANES);
-                    sum[v] += (both << 8) >> 8;
-                    sum[v + 1] += both >> 8;
+void gather_row(const Gathering& g, int width, Sum* sums, int64_t next, int64_t apart) {
+    const int steps = g.steps, rows = g.rows;
+    const int64_t bytes = g.row_bytes;
+    for (int x = 0; x < width; x++, sums += next) {
+        const int first = x * g.stride - g.padding, from = std::max(first, 0), to = std::min(first + g.kernel, g.width);
+        const int64_t skipped = int64_t(first) * bytes * (int64_t(1) << g.shift);
+        const Listed* one = g.listed;
+        for (int step = 0; to > from && step < steps; step++) {
+            V16 sum[NV] = {};
+            int room = g.most;
+            for (const Listed* last = one + rows; one < last; one++) {
+                const uint8_t* table = one->table - skipped;
+                const uint16_t* at = one->list + one->starts[from];
+                for (const uint16_t* end = one->list + one->starts[to]; at < end;) {
+                    const uint16_t* stop = end;
+                    if constexpr (sizeof(Sum) == 4) {  // 16 bits may wrap where the whole sum fits them; else they are emptied
+                        if (room == 0) {
+                            for (int v = 0; v < NV; v++) add_to(sums + step * apart + v * LANES, sum[v]), sum[v] = V16{};
+                            room = g.most;
+                        }
+                        stop = std::min(end, at + room);
+                        room -= int(stop - at);
+                    }
+#pragma GCC unroll 4
+                    for (; at < stop; at++) add_rows<NV, NARROW>(sum, table + *at * bytes);
                 }
-            } else {
-                const int16_t* weights = static_cast<const int16_t*>(runs[k].table) + row;
-#pragma GCC unroll 8
-                for (int v = 0; v < NV; v++) sum[v] += get<V16>(weights + v * LANES);
             }
+            for (int v = 0; v < NV; v++) add_to(sums + step * apart + v * LANES, sum[v]);
         }
     }
-    for (int v = 0; v < NV; v++) add_to(sums + v * LANES, sum[v]);
 }
 
 template <bool NARROW, class Sum>
-inline void gather_vectors(int vectors, const Run* runs, int count, int64_t stride, Sum* sums) {
+void gather_vectors(int vectors, const Gathering& g, int width, Sum* sums, int64_t next, int64_t apart) {
     if constexpr (!NARROW) {  // bytes come in pairs of vectors
         switch (vectors) {
-            case 1: return gather_events<1, false>(runs, count, stride, sums);
-            case 3: return gather_events<3, false>(runs, count, stride, sums);
-            case 5: return gather_events<5, false>(runs, count, stride, sums);
-            case 7: return gather_events<7, false>(runs, count, stride, sums);
+            case 1: return gather_row<1, false>(g, width, sums, next, apart);
+            case 3: return gather_row<3, false>(g, width, sums, next, apart);
+            case 5: return gather_row<5, false>(g, width, sums, next, apart);
+            case 7: return gather_row<7, false>(g, width, sums, next, apart);
             default: break;
         }
     }
     switch (vectors) {
-        case 2: return gather_events<2, NARROW>(runs, count, stride, sums);
-        case 4: return gather_events<4, NARROW>(runs, count, stride, sums);
-        case 6: return gather_events<6, NARROW>(runs, count, stride, sums);
-        default: return gather_events<8, NARROW>(runs, count, stride, sums);
+        case 2: return gather_row<2, NARROW>(g, width, sums, next, apart);
+        case 4: return gather_row<4, NARROW>(g, width, sums, next, apart);
+        case 6: return gather_row<6, NARROW>(g, width, sums, next, apart);
+        default: return gather_row<8, NARROW>(g, width, sums, next, apart);
     }
 }
 
@@ -233,17 +304,17 @@ inline Density density(const Share& share, const Value& value) {
     return {double(ones) / double(std::max<int64_t>(seen, 1)), double(fours) / double(std::max<int64_t>(seen, 1))};
 }
 
-// Cycles for one step of a layer, roughly: what they are compared for is which way is cheaper.
-inline double cost(const Reading& reading, const Shape& out, int padded, double events, int fours, bool gathers) {
-    const Window& w = reading.source->window;
-    const double vectors = double(padded) / LANES, rows = double(w.kernel[0]) / w.stride[0];
-    if (!gathers) return events * (4 + 1.1 * rows * vectors * reading.source->across.span);
-    const double taps = rows * w.kernel[1] / w.stride[1], places = double(out.height) * out.width;
+// Instructions for one step of a layer, roughly: what they are compared for is which way is cheaper. `sum`: bytes of one.
+inline double cost(const Reading& reading, const Shape& out, int padded, int sum, double events, int fours, bool gathers) {
+    const Source& source = *reading.source;
+    const double vectors = double(padded) / LANES, wider = sum == 4 ? 2.3 : 1;
+    if (!gathers) return events * (12 + 3.2 * wider * vectors * source.rows * source.across.span);
     const bool narrow = !fours && !reading.events->narrow.empty();
-    return events * taps * (1 + (narrow ? 1.0 : 0.6) * vectors) + places * (6 + 16 * w.kernel[0]);
+    const double each = events * source.rows * source.columns * (3 + (narrow ? 2.5 : 1.2) * vectors);
+    return each + double(out.height) * out.width * (25 + 60 * source.window.kernel[0]);  // a wrong guess for each list
 }
 
-inline void choose(const Share& share, Reading& reading, const Shape& out, int padded) {
+inline void choose(const Share& share, Reading& reading, const Shape& out, int padded, int sum) {
     const Density busy = density(share, *reading.value);
     const double words = double(reading.value->step()) / 8;
     double least = 0;
@@ -251,7 +322,7 @@ inline void choose(const Share& share, Reading& reading, const Shape& out, int p
     for (int fours = 0; fours < 2; fours++)
         for (bool gathers : {false, true}) {
             if (!(gathers ? reading.events->gathers : reading.events->scatters)[fours]) continue;
-            const double met = cost(reading, out, padded, words * (fours ? busy.fours : busy.ones), fours, gathers);
+            const double met = cost(reading, out, padded, sum, words * (fours ? busy.fours : busy.ones), fours, gathers);
             if (found && met >= least) continue;
             found = true;
             least = met;
@@ -279,85 +350,110 @@ template <class F> const F* padded_map(const Share& share, const Source& source,
     return map;
 }
 
-// Adds one output row, [column][out channel], for PLACES columns from x on and VECTORS vectors of channels from o on.
-template <class F, int PLACES, int VECTORS>
-inline void dense_places(const Source& source, const Dense& dense, const F* table, const F* map, int64_t across, int y,
-                         int x, int padded, int o, int32_t* sums) {
+// A row of outputs of a layer on numbers.
+template <class F> struct DenseRow {
+    const F *table, *map;  // the weights; the padded map, from the row's first window on
+    const int32_t* tap;
+    int taps, padded, width;
+    int64_t next;  // from one window to the next
+};
+
+// Adds to the sums, [column][out channel], of PLACES columns from x on and VECTORS vectors of channels from o on.
+template <class F, int PLACES, int VECTORS> inline void dense_places(const DenseRow<F>& row, int x, int o, int32_t* sums) {
     typedef F V __attribute__((vector_size(WIDTH)));
+    typedef int32_t Whole __attribute__((vector_size(WIDTH / sizeof(F) * 4)));
     constexpr int EACH = WIDTH / sizeof(F);
-    const Window& w = source.window;
-    const int64_t apart = int64_t(w.stride[1]) * dense.channels;
+    const int64_t next = row.next;
+    const F *in = row.map + x * next, *weights = row.table + o;
     V sum[PLACES][VECTORS] = {};
-    for (int ky = 0; ky < w.kernel[0]; ky++)
-        for (int kx = 0; kx < w.kernel[1]; kx++) {
-            const int64_t row = int64_t(y) * w.stride[0] + ky * w.dilation[0];
-            const F* in = map + (row * across + int64_t(x) * w.stride[1] + kx * w.dilation[1]) * dense.channels;
-            const F* weights = table + int64_t(ky * w.kernel[1] + kx) * dense.channels * padded + o;
-            for (int c = 0; c < dense.channels; c++, weights += padded)
-                for (int v = 0; v < VECTORS; v++) {
-                    const V weight = get<V>(weights + v * EACH);
-                    for (int p = 0; p < PLACES; p++) sum[p][v] += in[p * apart + c] * weight;
-                }
+    for (int k = 0; k < row.taps; k++, weights += row.padded) {
+        const F* from = in + row.tap[k];
+        for (int v = 0; v < VECTORS; v++) {
+            V weight;
+            std::memcpy(&weight, weights + v * EACH, sizeof(V));
+            for (int p = 0; p < PLACES; p++) sum[p][v] += from[p * next] * weight;
         }
+    }
     for (int p = 0; p < PLACES; p++)
-        for (int v = 0; v < VECTORS; v++)
-            for (int i = 0; i < EACH; i++) sums[p * padded + o + v * EACH + i] += int32_t(sum[p][v][i]);
+        for (int v = 0; v < VECTORS; v++) {
+            int32_t* to = sums + (x + p) * row.padded + o + v * EACH;
+            Whole whole;
+            std::memcpy(&whole, to, sizeof(Whole));
+            whole += __builtin_convertvector(sum[p][v], Whole);
+            std::memcpy(to, &whole, sizeof(Whole));
+        }
 }
 
-template <class F>
-void dense_row(const Source& source, const Dense& dense, const F* table, const F* map, int64_t across, int y, int width,
-               int padded, int32_t* sums) {
+template <class F> void dense_row(const DenseRow<F>& row, int32_t* sums) {
     constexpr int CHANNELS = 2 * WIDTH / sizeof(F);
-    for (int o = 0; o < padded; o += CHANNELS) {
+    for (int o = 0; o < row.padded; o += CHANNELS) {
         int x = 0;
-        for (; x + 4 <= width; x += 4)
-            dense_places<F, 4, 2>(source, dense, table, map, across, y, x, padded, o, sums + int64_t(x) * padded);
-        for (; x < width; x++)
-            dense_places<F, 1, 2>(source, dense, table, map, across, y, x, padded, o, sums + int64_t(x) * padded);
+        for (; x + 4 <= row.width; x += 4) dense_places<F, 4, 2>(row, x, o, sums);
+        for (; x < row.width; x++) dense_places<F, 1, 2>(row, x, o, sums);
     }
 }
 
 // ---- neurons -------------------------------------------------------------------------------------------------------
 
+// Spikes that reach the neuron of their own position and channel, at step 0 and column 0 of a row.
+struct Direct {
+    const uint8_t* bits;
+    int64_t step;  // bytes from one step to the next
+    int position;
+    const int32_t* weight;
+    int shift;
+};
+
 // A row of outputs, whose sums over events are there.
 struct Row {
-    const void* sums = nullptr;  // of step 0 and column 0, steps `apart` elements apart
-    int64_t apart = 0;
+    void* sums = nullptr;  // of step 0 and column 0; null if there are none
+    const void* biases = nullptr;
+    int64_t apart = 0;           // elements from one step to the next
     const int32_t* still = nullptr;
+    std::vector<Direct> directs;
     int y = 0;
 };
 
-template <class Sum> inline void sums_at(const Sum* sums, int64_t place, int shift, V32& evens, V32& odds) {
-    if constexpr (sizeof(Sum) == 2) {
+struct Nothing {};  // instead of sums
+
+// The sums at a place as 32-bit numbers times 2^shift; biases take their place.
+template <class Sum, bool WHOLE>
+inline void take_sums(Sum* sums, const Sum* biases, int64_t place, int o, int shift, V32& evens, V32& odds) {
+    if constexpr (std::is_same_v<Sum, Nothing>) {
+        evens = odds = V32{};
+    } else if constexpr (sizeof(Sum) == 2) {
         const V16 both = get<V16>(sums + place);
-        evens = even(both, shift);
-        odds = odd(both, shift);
+        evens = WHOLE ? V32(both) << 16 : even(both, shift);
+        odds = WHOLE ? V32(both) & int32_t(0xFFFF0000) : odd(both, shift);
+        set(sums + place, get<V16>(biases + o));
     } else {
         evens = get<V32>(sums + place) << shift;
         odds = get<V32>(sums + place + HALF) << shift;
+        set(sums + place, get<V32>(biases + o));
+        set(sums + place + HALF, get<V32>(biases + o + HALF));
     }
 }
 
-inline void add_diagonals(const Share& share, const Block& block, int step, int y, int x, int o, V32& evens, V32& odds) {
-    for (const Diagonal& one : block.diagonals) {
-        const Value& value = share.value(one.value);
-        const V32 first = get<V32>(one.weight.data() + o), second = get<V32>(one.weight.data() + o + HALF);
-        for (int plane = 0; plane < value.planes; plane++) {
-            const uint8_t* from = share.bits(value, step, plane, y) + x * value.position + (block.first + o) / 8;
-            V32 low, high;
-            masks_of(load<uint32_t>(from), low, high);
-            evens += (first & low) << plane;
-            odds += (second & high) << plane;
-        }
-    }
+inline void add_direct(const Direct& one, int step, int x, int byte, int o, V32& evens, V32& odds) {
+    V32 low, high;
+    masks_of(load<uint32_t>(one.bits + step * one.step + x * one.position + byte), low, high);
+    evens += (get<V32>(one.weight + o) & low) << one.shift;
+    odds += (get<V32>(one.weight + o + HALF) & high) << one.shift;
 }
 
-inline V32 leaked(const Operation& op, V32 v, V32 numerator) {
-    if (op.leak_shift >= 0) return (v + ((v >> 31) & ((1 << op.leak_shift) - 1))) >> op.leak_shift;
+// What all neurons of a block share; a copy, so that the compiler knows that no store changes it.
+struct Rule {
+    int fraction, shift, bits;  // shift: of the leak, or -1; bits: of the leak's denominator
+    Reset reset;
+    bool reached;  // whether the largest membrane is asked for
+};
+
+inline V32 leaked(const Rule& rule, V32 v, V32 numerator) {
+    if (rule.shift >= 0) return (v + ((v >> 31) & ((1 << rule.shift) - 1))) >> rule.shift;
     const V32 sign = v >> 31, magnitude = (v ^ sign) - sign;
-    const int bits = op.node->leak_bits;
     // |v| * numerator >> bits without a product of more than 31 bits
-    const V32 kept = (magnitude >> bits) * numerator + (((magnitude & ((1 << bits) - 1)) * numerator) >> bits);
+    const V32 low = magnitude & ((1 << rule.bits) - 1);
+    const V32 kept = (magnitude >> rule.bits) * numerator + ((low * numerator) >> rule.bits);
     return (kept ^ sign) - sign;
 }
 
@@ -367,14 +463,14 @@ inline V32 largest(V32 one, V32 other) { return one > other ? one : other; }
 struct Membrane {
     V32 v = {}, fired = {}, reach = {};
 
-    V32 step(const Operation& op, V32 current, V32 threshold, V32 numerator) {
-        v = leaked(op, v, numerator);
-        if (op.node->reset == Reset::subtract_late) v -= threshold & fired;
+    V32 step(const Rule& rule, V32 current, V32 threshold, V32 numerator) {
+        v = leaked(rule, v, numerator);
+        if (rule.reset == Reset::subtract_late) v -= threshold & fired;
         v += current;
-        reach = largest(reach, largest(v, -v));
+        if (rule.reached) reach = largest(reach, largest(v, -v));
         fired = v > threshold;
-        if (op.node->reset == Reset::zero) v &= ~fired;
-        if (op.node->reset == Reset::subtract) v -= threshold & fired;
+        if (rule.reset == Reset::zero) v &= ~fired;
+        if (rule.reset == Reset::subtract) v -= threshold & fired;
         return fired;
     }
 };
@@ -383,8 +479,8 @@ struct Membrane {
 struct Plain {
     V32 v = {};
 
-    V32 step(const Operation& op, V32 current, V32 threshold, V32) {
-        v = (v >> op.leak_shift) + current;
+    V32 step(const Rule& rule, V32 current, V32 threshold, V32) {
+        v = (v >> rule.shift) + current;
         const V32 fired = v > threshold;
         v &= ~fired;
         return fired;
@@ -405,48 +501,74 @@ inline void note_reach(const Share& share, const Operation& op, const Membrane& 
 }
 inline void note_reach(const Share&, const Operation&, const Plain&, const Plain&) {}
 
-template <class Sum, class Neuron> void fire_row(const Share& share, const Operation& op, const Block& block, const Row& row) {
+// DIRECTS: how many there are, or -1 for any number. Sums are left as they were before the events, at the biases.
+template <class Sum, class Neuron, bool WHOLE, int DIRECTS>
+void fire_row(const Share& share, const Operation& op, const Block& block, const Row& row) {
     const Value& out = share.value(op.out);
-    const int steps = share.plan.network.timesteps, bytes = std::min(LANES / 8, out.position);
-    const Sum* sums = static_cast<const Sum*>(row.sums);
-    const int64_t step_bytes = out.step();
-    for (int x = 0; x < out.shape.width; x++)
-        for (int o = 0; o < block.padded; o += LANES) {
-            const int byte = (block.first + o) / 8;
-            if (byte >= out.position) break;
-            uint8_t* to = share.bits(out, 0, 0, row.y) + x * out.position + byte;
-            const int64_t place = int64_t(x) * block.padded + o;
-            const V32 threshold[2] = {get<V32>(block.threshold.data() + o), get<V32>(block.threshold.data() + o + HALF)};
-            const V32 numerator[2] = {get<V32>(block.leak.data() + o), get<V32>(block.leak.data() + o + HALF)};
-            V32 still[2] = {};
-            if (row.still)
-                for (int i = 0; i < 2; i++) still[i] = get<V32>(row.still + place + i * HALF) << op.fraction;
+    const Rule rule{op.fraction, op.leak_shift, op.node->leak_bits, op.node->reset, share.reach != nullptr};
+    const int steps = share.plan.network.timesteps, width = out.shape.width, position = out.position;
+    const int padded = block.padded, bytes = std::min(LANES / 8, position), first_byte = block.first / 8;
+    const int end = std::min(padded, position * 8 - block.first);
+    const int64_t step_bytes = out.step(), apart = row.apart;
+    const int32_t *still = row.still, *thresholds = block.threshold.data(), *leaks = block.leak.data();
+    Sum* sums = static_cast<Sum*>(row.sums);
+    const Sum* biases = static_cast<const Sum*>(row.biases);
+    const Direct direct = DIRECTS == 1 ? row.directs[0] : Direct{};
+    uint8_t* bits = share.bits(out, 0, 0, row.y) + first_byte;
+    for (int x = 0; x < width; x++, bits += position)
+        for (int o = 0; o < end; o += LANES) {
+            const V32 threshold[2] = {get<V32>(thresholds + o), get<V32>(thresholds + o + HALF)};
+            const V32 numerator[2] = {get<V32>(leaks + o), get<V32>(leaks + o + HALF)};
+            int64_t place = int64_t(x) * padded + o;
+            V32 same[2] = {};
+            if (still)
+                for (int i = 0; i < 2; i++) same[i] = get<V32>(still + place + i * HALF) << rule.fraction;
+            uint8_t* to = bits + o / 8;
             Neuron evens, odds;
-            for (int step = 0; step < steps; step++, to += step_bytes) {
-                V32 current[2] = {};
-                if (sums) sums_at(sums, place + step * row.apart, op.fraction, current[0], current[1]);
-                for (int i = 0; i < 2; i++) current[i] += still[i];
-                add_diagonals(share, block, step, row.y, x, o, current[0], current[1]);
-                const V32 even_fired = evens.step(op, current[0], threshold[0], numerator[0]);
-                store_bits(to, bits_of(even_fired, odds.step(op, current[1], threshold[1], numerator[1])), bytes);
+            for (int step = 0; step < steps; step++, to += step_bytes, place += apart) {
+                V32 current[2];
+                take_sums<Sum, WHOLE>(sums, biases, place, o, rule.fraction, current[0], current[1]);
+                if (!WHOLE)
+                    for (int i = 0; i < 2; i++) current[i] += same[i];
+                if (DIRECTS == 1) add_direct(direct, step, x, first_byte + o / 8, o, current[0], current[1]);
+                if (DIRECTS < 0)
+                    for (const Direct& one : row.directs)
+                        add_direct(one, step, x, first_byte + o / 8, o, current[0], current[1]);
+                const V32 even_fired = evens.step(rule, current[0], threshold[0], numerator[0]);
+                store_bits(to, bits_of(even_fired, odds.step(rule, current[1], threshold[1], numerator[1])), bytes);
             }
             note_reach(share, op, evens, odds);
         }
 }
 
+template <class Sum> void fire(const Share& share, const Operation& op, const Block& block, const Row& row) {
+    const bool plain = op.leak_shift >= 0 && !op.rounds && op.node->reset == Reset::zero && !share.reach;
+    if (!plain) return fire_row<Sum, Membrane, false, -1>(share, op, block, row);
+    if constexpr (sizeof(Sum) == 2 && WIDTH > 16) {  // the common ones have code of their own
+        if (op.fraction == 16 && !row.still && row.directs.empty())
+            return fire_row<Sum, Plain, true, 0>(share, op, block, row);
+        if (op.fraction == 16 && !row.still && row.directs.size() == 1)
+            return fire_row<Sum, Plain, true, 1>(share, op, block, row);
+    }
+    if (row.directs.empty()) return fire_row<Sum, Plain, false, 0>(share, op, block, row);
+    fire_row<Sum, Plain, false, -1>(share, op, block, row);
+}
+
 // The same without neurons: the current itself, in the order of the channels.
 template <class Sum> void current_row(const Share& share, const Operation& op, const Block& block, const Row& row) {
     const Value& out = share.value(op.out);
-    const Sum* sums = static_cast<const Sum*>(row.sums);
+    Sum* sums = static_cast<Sum*>(row.sums);
+    const Sum* biases = static_cast<const Sum*>(row.biases);
     for (int step = 0; step < out.steps; step++)
         for (int x = 0; x < out.shape.width; x++)
             for (int o = 0; o < block.padded; o += LANES) {
                 const int64_t place = int64_t(x) * block.padded + o;
-                V32 current[2] = {};
-                if (sums) sums_at(sums, place + step * row.apart, 0, current[0], current[1]);
+                V32 current[2];
+                take_sums<Sum, false>(sums, biases, place + step * row.apart, o, 0, current[0], current[1]);
                 if (row.still)
                     for (int i = 0; i < 2; i++) current[i] += get<V32>(row.still + place + i * HALF);
-                add_diagonals(share, block, step, row.y, x, o, current[0], current[1]);
+                for (const Direct& one : row.directs)
+                    add_direct(one, step, x, (block.first + o) / 8, o, current[0], current[1]);
                 const int64_t pixel = int64_t(row.y) * out.shape.width + x;
                 int32_t* to = share.numbers(out, step) + pixel * out.shape.channels + block.first + o;
                 for (int i = 0; i < LANES && o + i < block.count; i++) to[i] = current[i % 2][i / 2];
@@ -476,7 +598,6 @@ template <class Sum> class Population {
             for (Reading& one : readings_) one.gathers ? gather(one, y) : scatter(one, y);
             add_numbers(y);
             finish(y);
-            if (y + op_.ring < bottom_) clear(y + op_.ring);
         }
     }
 
@@ -509,7 +630,7 @@ template <class Sum> class Population {
 
     void start(const Source& source, const Events& events) {
         Reading one{&source, &events, &share_.value(source.value)};
-        choose(share_, one, out_.shape, block_.padded);
+        choose(share_, one, out_.shape, block_.padded, sizeof(Sum));
         const int width = one.value->shape.width, planes = one.value->planes;
         one.next = int(std::max<int64_t>(0, one.first_row(top_)));
         one.room = int64_t(width) * std::max(one.events->bytes, one.value->position) * 8 * planes + 64;
@@ -546,13 +667,17 @@ template <class Sum> class Population {
         }
     }
 
-    // Sums begin with the biases.
+    const Sum* biases() const {
+        if constexpr (sizeof(Sum) == 2) return block_.bias16.data();
+        else return block_.bias.data();
+    }
+
+    // Sums begin with the biases; whoever reads them leaves them so.
     void clear(int y) {
         for (int step = 0; step < steps_; step++) {
             Sum* to = sums(step, y);
             for (int column = 0; column < op_.columns; column++, to += block_.padded)
-                if constexpr (sizeof(Sum) == 2) std::memcpy(to, block_.bias16.data(), 2 * block_.padded);
-                else std::memcpy(to, block_.bias.data(), 4 * block_.padded);
+                std::memcpy(to, biases(), sizeof(Sum) * block_.padded);
         }
     }
 
@@ -564,86 +689,76 @@ template <class Sum> class Population {
     void scatter_row(const Reading& one, int row) {
         const Window& w = one.source->window;
         const int64_t kernel_row = int64_t(one.source->across.span) * block_.padded;
-        for (int ky = 0; ky < w.kernel[0];) {
+        const int down = row + w.padding[0];
+        std::vector<std::pair<int, int>>& found = found_;  // output row and kernel row
+        found.clear();
+        for (int ky = 0; ky < w.kernel[0]; ky++) {
+            const int below = down - ky * w.dilation[0], y = below / w.stride[0];
+            if (below >= 0 && below % w.stride[0] == 0 && y >= top_ && y < bottom_) found.push_back({y, ky});
+        }
+        for (size_t at = 0; at < found.size(); at += REACHED) {
             Reached<Sum> reached;
-            int offset[8];
-            for (; ky < w.kernel[0] && reached.count < 8; ky++) {
-                const int below = row + w.padding[0] - ky * w.dilation[0];
-                if (below < 0 || below % w.stride[0]) continue;
-                const int y = below / w.stride[0];
-                if (y < top_ || y >= bottom_) continue;
-                offset[reached.count] = y;
-                reached.weights[reached.count++] = ky * kernel_row;
-            }
-            for (int step = 0; reached.count && step < steps_; step++) {
-                for (int k = 0; k < reached.count; k++) reached.row[k] = sums(step, offset[k]);
+            reached.count = int(std::min(found.size() - at, size_t(REACHED)));
+            reached.first = found[at].second * kernel_row;
+            if (reached.count > 1) reached.apart = (found[at + 1].second - found[at].second) * kernel_row;
+            for (int step = 0; step < steps_; step++) {
+                for (int k = 0; k < reached.count; k++) reached.row[k] = sums(step, found[at + k].first);
                 scatter_step(one, row, step, reached);
             }
         }
     }
 
+    std::vector<std::pair<int, int>> found_;
+
     void scatter_step(const Reading& one, int row, int step, const Reached<Sum>& reached) {
         const Events& events = *one.events;
-        const int vectors = one.source->across.span * block_.padded / LANES;
+        Scattering s{one.list, nullptr, events.shift[one.fours], nullptr, events.scatter_row, one.column, one.phase,
+                     one.source->across.span * block_.padded / LANES};
         for (int plane = 0; plane < one.value->planes; plane++) {
             const uint8_t* bits = share_.bits(*one.value, step, plane, row);
-            const uint16_t* end = list_row(*one.value, events, places(one.fours), one.fours, bits, one.list);
-            const int shift = events.shift[one.fours];
-            const int16_t* table = events.scatter[one.fours].data() + (plane * events.scatter_row << shift);
-            const auto run = [&](auto kernel) {
-                kernel(one.list, end, shift, table, events.scatter_row, one.column, one.phase, reached, vectors);
-            };
-            switch (vectors) {
-                case 1: run(scatter_events<1, Sum>); break;
-                case 2: run(scatter_events<2, Sum>); break;
-                case 3: run(scatter_events<3, Sum>); break;
-                case 4: run(scatter_events<4, Sum>); break;
-                case 6: run(scatter_events<6, Sum>); break;
-                default: run(scatter_events<0, Sum>); break;
-            }
+            s.end = list_row(*one.value, events, places(one.fours), one.fours, bits, one.list);
+            s.table = events.scatter[one.fours].data() + (plane * events.scatter_row << s.shift);
+            scatter_list(s, reached);
         }
     }
 
     // Lists of the input rows that output row y needs, then each output on its own.
     void gather(Reading& one, int y) {
-        const Window& w = one.source->window;
         for (const int last = one.last_row(y); one.next <= last; one.next++) list(one, one.next);
-        const int width = one.value->shape.width, shift = one.events->shift[one.fours];
-        const int64_t apart = int64_t(one.value->planes) * w.kernel[1] << shift;  // rows of a kernel row
-        Table<Run> whole(size_t(steps_) * w.kernel[0]);  // of each step and kernel row: its list, and its table
-        Table<const uint32_t*> starts(whole.size());
-        int rows = 0;
-        for (int ky = 0; ky < w.kernel[0]; ky++) {
-            const int64_t row = one.first_row(y) + int64_t(ky) * w.dilation[0];
-            if (row < 0 || row >= one.value->shape.height) continue;
-            for (int step = 0; step < steps_; step++) {
-                const int64_t place = int64_t(step) * one.rows + row % one.rows;
-                whole[step * w.kernel[0] + rows] = {one.list + place * one.room, nullptr, 0, table(one, ky * apart)};
-                starts[step * w.kernel[0] + rows] = one.starts + place * (width + 1);
-            }
-            rows++;
-        }
-        Table<Run> runs(rows);
-        for (int x = 0; x < out_.shape.width; x++) {
-            const int first = x * w.stride[1] - w.padding[1];
-            const int from = std::max(first, 0), to = std::min(first + w.kernel[1], width);
-            if (to <= from) continue;
-            for (int step = 0; step < steps_; step++) {
-                for (int k = 0; k < rows; k++) {
-                    const Run& all = whole[step * w.kernel[0] + k];
-                    const uint32_t* at_column = starts[step * w.kernel[0] + k];
-                    const int64_t base = int64_t(first) * (int64_t(1) << shift);
-                    runs[k] = {all.from + at_column[from], all.from + at_column[to], base, all.table};
-                }
-                gather_place(one, runs.data(), rows, sums(step, y) + int64_t(x + op_.margin) * block_.padded);
-            }
+        const Window& w = one.source->window;
+        const Events& events = *one.events;
+        const bool narrow = !one.fours && !events.narrow.empty();
+        const int64_t bytes = (narrow ? 1 : 2) * block_.padded;
+        const uint8_t* table = narrow ? reinterpret_cast<const uint8_t*>(events.narrow.data())
+                                      : reinterpret_cast<const uint8_t*>(events.gather[one.fours].data());
+        Gathering g{nullptr, steps_, 0, one.value->shape.width, w.kernel[1], w.stride[1], w.padding[1],
+                    events.shift[one.fours], bytes, INT16_MAX / std::max(1, events.largest[one.fours])};
+        for (int o = 0; o < block_.padded; o += 8 * LANES) {
+            find_rows(one, y, table + (narrow ? o : 2 * o), g);
+            const int vectors = std::min(block_.padded - o, 8 * LANES) / LANES;
+            Sum* to = sums(0, y) + int64_t(op_.margin) * block_.padded + o;
+            const int64_t apart = int64_t(op_.ring) * row_;
+            if (narrow) gather_vectors<true>(vectors, g, out_.shape.width, to, block_.padded, apart);
+            else gather_vectors<false>(vectors, g, out_.shape.width, to, block_.padded, apart);
         }
     }
 
-    const void* table(const Reading& one, int64_t row) const {
-        const Events& events = *one.events;
-        if (!one.fours && !events.narrow.empty()) return events.narrow.data() + row * block_.padded;
-        return events.gather[one.fours].data() + row * block_.padded;
+    std::vector<Listed> listed_;
+
+    void find_rows(const Reading& one, int y, const uint8_t* table, Gathering& g) {
+        const Window& w = one.source->window;
+        const int64_t apart = int64_t(one.value->planes) * w.kernel[1] << g.shift;  // rows of weights for a kernel row
+        listed_.clear();
+        for (int step = 0; step < steps_; step++)
+            for (int ky = 0; ky < w.kernel[0]; ky++) {
+                const int64_t row = one.first_row(y) + int64_t(ky) * w.dilation[0];
+                if (row < 0 || row >= one.value->shape.height) continue;
+                const int64_t place = int64_t(step) * one.rows + row % one.rows;
+                listed_.push_back({one.list + place * one.room, one.starts + place * (one.value->shape.width + 1),
+                                   table + ky * apart * g.row_bytes});
+            }
+        g.listed = listed_.data();
+        g.rows = int(listed_.size()) / steps_;
     }
 
     void list(const Reading& one, int row) {
@@ -657,57 +772,15 @@ template <class Sum> class Population {
         }
     }
 
-    // 16 bits may wrap where the whole sum fits them; where it may not, no more than fits is added at a time.
-    void gather_place(const Reading& one, const Run* runs, int rows, Sum* to) {
-        if constexpr (sizeof(Sum) == 4) {
-            const int64_t most = INT16_MAX / std::max(1, one.events->largest[one.fours]);
-            int64_t count = 0;
-            for (int k = 0; k < rows; k++) count += runs[k].end - runs[k].from;
-            if (count > most) {
-                for (int k = 0; k < rows; k++)
-                    for (Run part = runs[k]; part.from < part.end; part.from += most) {
-                        part.end = std::min(part.from + most, runs[k].end);
-                        gather_block(one, &part, 1, to);
-                    }
-                return;
-            }
-        }
-        gather_block(one, runs, rows, to);
-    }
-
-    void gather_block(const Reading& one, const Run* runs, int rows, Sum* to) {
-        const bool narrow = !one.fours && !one.events->narrow.empty();
-        for (int o = 0; o < block_.padded; o += 8 * LANES) {
-            const int vectors = std::min(block_.padded - o, 8 * LANES) / LANES;
-            if (o) shifted(runs, rows, narrow ? o : 2 * o);
-            const Run* from = o ? parts_.data() : runs;
-            if (narrow) gather_vectors<true>(vectors, from, rows, block_.padded, to + o);
-            else gather_vectors<false>(vectors, from, rows, block_.padded, to + o);
-        }
-    }
-
-    std::vector<Run> parts_;
-
-    void shifted(const Run* runs, int rows, int64_t bytes) {
-        parts_.assign(runs, runs + rows);
-        for (Run& one : parts_) one.table = static_cast<const uint8_t*>(one.table) + bytes;
-    }
-
     // What comes as numbers: into the part that is the same at each step, or into the sums.
     void add_numbers(int y) {
         const int width = out_.shape.width, padded = block_.padded;
         if (still_)
             for (int x = 0; x < width; x++) std::memcpy(still_ + x * padded, block_.still_bias.data(), 4 * padded);
         for (const Map& one : maps_) {
-            const Value& value = share_.value(one.source.value);
-            const int64_t across = value.shape.width + 2 * one.source.window.padding[1];
             int32_t* to = target(one.still, one.step, y);
-            if (one.dense.wide.empty())
-                dense_row<float>(one.source, one.dense, one.dense.exact.data(), static_cast<const float*>(one.map), across,
-                                 y, width, padded, to);
-            else
-                dense_row<double>(one.source, one.dense, one.dense.wide.data(), static_cast<const double*>(one.map),
-                                  across, y, width, padded, to);
+            if (one.dense.wide.empty()) dense_row(whole_row(one, one.dense.exact, y), to);
+            else dense_row(whole_row(one, one.dense.wide, y), to);
         }
         for (const Term& one : terms_) {
             int32_t* to = target(one.still, one.step, y);
@@ -716,6 +789,14 @@ template <class Sum> class Population {
                 for (int o = 0; o < block_.count; o++) to[x * padded + place_of(o)] += from[o];
             }
         }
+    }
+
+    template <class F> DenseRow<F> whole_row(const Map& one, const Table<F>& table, int y) const {
+        const Window& w = one.source.window;
+        const int64_t across = share_.value(one.source.value).shape.width + 2 * w.padding[1];
+        const F* map = static_cast<const F*>(one.map) + y * w.stride[0] * across * one.dense.channels;
+        return {table.data(), map, one.dense.tap.data(), int(one.dense.tap.size()), block_.padded, out_.shape.width,
+                int64_t(w.stride[1]) * one.dense.channels};
     }
 
     static int place_of(int o) { return o - o % LANES + o % LANES / 2 + o % 2 * HALF; }
@@ -727,12 +808,17 @@ template <class Sum> class Population {
     }
 
     void finish(int y) {
-        Row row{nullptr, int64_t(op_.ring) * row_, still_, y};
+        Row row{nullptr, biases(), int64_t(op_.ring) * row_, still_, {}, y};
+        for (const Diagonal& one : block_.diagonals) {
+            const Value& value = share_.value(one.value);
+            for (int plane = 0; plane < value.planes; plane++)
+                row.directs.push_back(
+                    {share_.bits(value, 0, plane, y), value.step(), value.position, one.weight.data(), plane});
+        }
         if (steps_) row.sums = sums(0, y) + op_.margin * block_.padded;
-        const bool plain = op_.leak_shift >= 0 && !op_.rounds && op_.node->reset == Reset::zero && !share_.reach;
-        if (op_.what == What::current) current_row<Sum>(share_, op_, block_, row);
-        else if (plain) fire_row<Sum, Plain>(share_, op_, block_, row);
-        else fire_row<Sum, Membrane>(share_, op_, block_, row);
+        if (op_.what == What::current) steps_ ? current_row<Sum>(share_, op_, block_, row)
+                                              : current_row<Nothing>(share_, op_, block_, row);
+        else steps_ ? fire<Sum>(share_, op_, block_, row) : fire<Nothing>(share_, op_, block_, row);
     }
 };
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from snnkd_deploy.toolchain import shared_library
 
-FLAGS = ("-std=c++17", "-O2", "-fwrapv", "-pthread")
+FLAGS = ("-std=c++17", "-O3", "-fwrapv", "-pthread")
 FOLDER = Path(__file__).parent
 SOURCES = (
     FOLDER / "snnkd_native.cpp",

@@ -32,6 +32,8 @@ inline int bits_for(int64_t value) {
     return bits;
 }
 
+constexpr int LARGEST_PLANES = 8;
+
 enum class Form { planes, numbers };
 
 struct Value {
@@ -104,11 +106,13 @@ struct Source {
     const Node* node = nullptr;
     Window window;
     Spread across;
+    double rows = 1, columns = 1;  // of outputs that an input reaches, on average
 };
 
 struct Dense {  // a layer of synapses on numbers, for the output channels of one block
     int first = 0, channels = 0;  // that this block reads
-    Table<float> exact;           // [kernel row][kernel column][in][out], even out channels of `lanes` first;
+    std::vector<int32_t> tap;     // [kernel row][kernel column][in]: where it lies in the padded map, from its window on
+    Table<float> exact;           // [tap][out], even out channels of `lanes` first;
     Table<double> wide;           // where float cannot hold every sum
 };
 

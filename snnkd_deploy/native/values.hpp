@@ -66,11 +66,8 @@ inline const int32_t* unpacked(const Share& share, const Value& given, int step)
     return out;
 }
 
-inline void put(const Share& share, const Value& out, int step, int c, int y, int x, int32_t value) {
-    if (out.form == Form::numbers) {
-        share.numbers(out, step)[(int64_t(y) * out.shape.width + x) * out.shape.channels + c] = value;
-        return;
-    }
+inline void put_bits(const Share& share, const Value& out, int step, int c, int place, int32_t value) {
+    const int y = place / out.shape.width, x = place % out.shape.width;
     for (int plane = 0; plane < out.planes; plane++)
         share.bits(out, step, plane, y)[x * out.position + c / 8] |= uint8_t((value >> plane & 1) << c % 8);
 }
@@ -82,18 +79,21 @@ template <class T> bool read_sample(const Share& share, const Operation& op, con
     const int64_t plane = int64_t(node.shape.height) * node.shape.width;
     if (out.form == Form::planes) std::memset(share.arena + out.offset, 0, out.bytes());
     bool sound = true;
+    const int channels = node.shape.channels;
     for (int step = 0; step < out.steps; step++)
-        for (int c = 0; c < node.shape.channels; c++) {
+        for (int c = 0; c < channels; c++) {
             const bool own = c < node.sample.channels;
             const T* from = sample + (int64_t(step) * node.sample.channels + c) * plane;
             const int32_t* sent = own ? nullptr : node.constant.data() + (c - node.sample.channels) * plane;
-            for (int y = 0; y < node.shape.height; y++)
-                for (int x = 0; x < node.shape.width; x++) {
-                    const int64_t at = int64_t(y) * node.shape.width + x;
-                    const int32_t value = own ? int32_t(from[at]) : sent[at];
-                    sound &= value >= node.low && value <= node.high;
-                    put(share, out, step, c, y, x, value);
-                }
+            int32_t least = node.low, most = node.low;
+            for (int64_t at = 0; at < plane; at++) {
+                const int32_t value = own ? int32_t(from[at]) : sent[at];
+                least = std::min(least, value);
+                most = std::max(most, value);
+                if (out.form == Form::numbers) share.numbers(out, step)[at * channels + c] = value;
+                else put_bits(share, out, step, c, int(at), value);
+            }
+            sound &= least >= node.low && most <= node.high;
         }
     return sound;
 }
@@ -113,35 +113,97 @@ template <class Word> void ripple(Word (&sum)[8], int planes, Word word, int lev
     }
 }
 
-// A sum or maximum of planes, so many channels at once as a Word has bits.
-template <class Word> void pool_planes(const Share& share, const Operation& op) {
-    const Value &in = share.value(op.in[0]), &out = share.value(op.out);
-    const Window& w = op.node->window;
-    const bool adds = op.what == What::sum_pool;
-    for (int step = 0; step < out.steps; step++)
-        for (int y = share.part; y < out.shape.height; y += share.parts)
-            for (int x = 0; x < out.shape.width; x++)
-                for (int byte = 0; byte < out.position; byte += int(sizeof(Word))) {
-                    Word sum[8] = {};
-                    for (int ky = 0; ky < w.kernel[0]; ky++)
-                        for (int plane = 0; plane < in.planes; plane++) {
-                            const uint8_t* row = share.bits(in, step, plane, y * w.stride[0] + ky) + byte;
-                            for (int kx = 0; kx < w.kernel[1]; kx++) {
-                                const Word word = load<Word>(row + (x * w.stride[1] + kx) * in.position);
-                                if (adds) ripple(sum, out.planes, word, plane);
-                                else sum[0] |= word;
-                            }
-                        }
-                    for (int plane = 0; plane < out.planes; plane++)
-                        std::memcpy(share.bits(out, step, plane, y) + x * out.position + byte, &sum[plane], sizeof(Word));
+// Sums and maxima of planes, all channels at once: down the rows of the windows for whole rows of words, then across.
+class PlanesPool {
+  public:
+    PlanesPool(const Share& share, const Operation& op)
+        : share_(share), in_(share.value(op.in[0])), out_(share.value(op.out)), w_(op.node->window),
+          adds_(op.what == What::sum_pool) {
+        down_ = share.scratch.take<uint64_t>(in_.row / 8 * out_.planes);
+    }
+
+    void run() {
+        for (int step = 0; step < out_.steps; step++)
+            for (int y = share_.part; y < out_.shape.height; y += share_.parts) {
+                add_down(step, y);
+                switch (out_.position) {
+                    case 1: across<uint8_t>(step, y); break;
+                    case 2: across<uint16_t>(step, y); break;
+                    case 4: across<uint32_t>(step, y); break;
+                    default: across<uint64_t>(step, y);
                 }
-}
+            }
+    }
+
+  private:
+    const Share& share_;
+    const Value &in_, &out_;
+    const Window& w_;
+    const bool adds_;
+    uint64_t* down_;  // [level][word]
+
+    void add_down(int step, int y) {
+        const int64_t words = in_.row / 8;
+        std::memset(down_, 0, size_t(8 * words * out_.planes));
+        for (int ky = 0; ky < w_.kernel[0]; ky++)
+            for (int plane = 0; plane < in_.planes; plane++) {
+                const uint8_t* row = share_.bits(in_, step, plane, y * w_.stride[0] + ky);
+                const int levels = std::min(out_.planes, bits_for(int64_t((1 << in_.planes) - 1) * (ky + 1)));
+                for (int64_t i = 0; i < words; i++) add_bits(load<uint64_t>(row + 8 * i), i, adds_ ? plane : 0, levels);
+            }
+    }
+
+    void add_bits(uint64_t word, int64_t i, int level, int levels) {
+        for (; level < levels; level++) {
+            uint64_t& sum = down_[level * (in_.row / 8) + i];
+            const uint64_t carry = sum & word;
+            sum = adds_ ? sum ^ word : sum | word;
+            word = carry;
+        }
+    }
+
+    template <class Word> void across(int step, int y) {
+        switch (out_.planes) {
+            case 1: return adds_ ? across<Word, 1, true>(step, y) : across<Word, 1, false>(step, y);
+            case 2: return across<Word, 2, true>(step, y);
+            case 3: return across<Word, 3, true>(step, y);
+            case 4: return across<Word, 4, true>(step, y);
+            default: return across<Word, 0, true>(step, y);
+        }
+    }
+
+    template <class Word, int PLANES, bool ADDS> void across(int step, int y) {
+        const int64_t row = in_.row, plane = out_.plane();
+        const int planes = PLANES ? PLANES : out_.planes, columns = w_.kernel[1];
+        const int width = out_.shape.width, position = out_.position, apart = w_.stride[1] * position;
+        const uint8_t* down = reinterpret_cast<const uint8_t*>(down_);
+        uint8_t* to = share_.bits(out_, step, 0, y);
+        for (int x = 0; x < width; x++, down += apart)
+            for (int byte = 0; byte < position; byte += int(sizeof(Word)), to += sizeof(Word)) {
+                const uint8_t* from = down + byte;
+                Word sum[PLANES ? PLANES : LARGEST_PLANES];
+                for (int level = 0; level < planes; level++) sum[level] = load<Word>(from + level * row);
+                for (int column = 1; column < columns; column++) {
+                    from += position;
+                    Word carry = 0;
+                    for (int level = 0; level < planes; level++) {
+                        const Word one = load<Word>(from + level * row), either = sum[level] ^ one;
+                        const Word both = (sum[level] & one) | (either & carry);
+                        sum[level] = ADDS ? either ^ carry : Word(sum[level] | one);
+                        carry = both;
+                    }
+                }
+                for (int level = 0; level < planes; level++) std::memcpy(to + level * plane, &sum[level], sizeof(Word));
+            }
+    }
+};
 
 inline void pool_numbers(const Share& share, const Operation& op) {
     const Value &in = share.value(op.in[0]), &out = share.value(op.out);
     const Window& w = op.node->window;
     for (int step = 0; step < out.steps; step++) {
         const int32_t* from = unpacked(share, in, step);
+        int32_t* to = share.numbers(out, step);
         for (int y = share.part; y < out.shape.height; y += share.parts)
             for (int x = 0; x < out.shape.width; x++)
                 for (int c = 0; c < out.shape.channels; c++) {
@@ -152,7 +214,7 @@ inline void pool_numbers(const Share& share, const Operation& op) {
                             const int32_t one = from[at * in.shape.channels + c];
                             total = op.what == What::sum_pool ? total + one : std::max(total, one);
                         }
-                    put(share, out, step, c, y, x, total);
+                    to[(int64_t(y) * out.shape.width + x) * out.shape.channels + c] = total;
                 }
     }
 }
@@ -160,12 +222,7 @@ inline void pool_numbers(const Share& share, const Operation& op) {
 inline void pool(const Share& share, const Operation& op) {
     const Value& out = share.value(op.out);
     if (out.form == Form::numbers) return pool_numbers(share, op);
-    switch (out.position) {
-        case 1: return pool_planes<uint8_t>(share, op);
-        case 2: return pool_planes<uint16_t>(share, op);
-        case 4: return pool_planes<uint32_t>(share, op);
-        default: return pool_planes<uint64_t>(share, op);
-    }
+    PlanesPool(share, op).run();
 }
 
 inline void add_planes(const Share& share, const Operation& op) {
