@@ -1,0 +1,171 @@
+"""A network in the native runtime: what `simulate` computes, in a fraction of its time."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from snnkd_deploy.errors import BundleError, InputError, LegalityError
+from snnkd_deploy.ir import Array, Graph, Shape
+from snnkd_deploy.native import library
+from snnkd_deploy.native.network_file import pack, refusals
+from snnkd_deploy.numerics import is_integer
+from snnkd_deploy.simulate import Record
+
+
+@dataclass(frozen=True, eq=False)
+class Watched:
+    """What a run did, summed over samples and over the steps at which a node was evaluated; int64.
+
+    A node that does not change over time is evaluated once a sample.
+    """
+
+    logits: Array
+    """`(samples, classes)`."""
+    nonzero: Mapping[str, Array]
+    """Of each node whose values are kept, how often each was not zero, in the node's shape."""
+    sums: Mapping[str, Array]
+    """The same of their sums."""
+    step_spikes: Mapping[str, Array]
+    """Of each layer of neurons, spikes per step, `(timesteps,)`."""
+    reached: Mapping[str, int]
+    """Of each layer of neurons, how often an event or a bias arrived, or a neuron fired."""
+    reach: Mapping[str, int]
+    """Of each layer of neurons the largest |v| before the reset in units of its state; of the output, |sum|."""
+
+
+def processors() -> int:
+    """Threads that a run takes if not told: OMP_NUM_THREADS, or the processors that this process may use."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return int(told) if told.isdigit() and int(told) else len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node as the runtime has it."""
+
+    name: str
+    shape: Shape
+    neurons: bool
+    own: int
+    """Of neurons the first channels, which are no relays."""
+    kept: bool
+    """Whether its values are kept, and can be counted; if not, its reader computes them on the way."""
+
+
+class Native:
+    """A network that is ready to run; `load` makes one. It takes inputs as `simulate` does.
+
+    `instructions`: the instruction set in use, `avx512`, `avx2` or `portable`; all compute the same integers.
+    """
+
+    def __init__(self, content: bytes, origin: str, threads: int | None = None, instructions: str | None = None) -> None:
+        self._library = library.build()
+        message = ctypes.create_string_buffer(library.ROOM)
+        asked = None if instructions is None else instructions.encode()
+        handle = self._library.snnkd_open(content, len(content), asked, message, library.ROOM)
+        if not handle:
+            raise BundleError(f"{origin}: {message.value.decode()}")
+        self._handle = ctypes.c_void_p(handle)
+        weakref.finalize(self, self._library.snnkd_close, self._handle)
+        about = self._library.snnkd_describe(self._handle)
+        self.name, self.digest = about.name.decode(), about.digest.decode()
+        self.instructions = about.instructions.decode()
+        self.timesteps, self.classes = about.timesteps, about.classes
+        self.static = bool(about.still)
+        self.range = (about.low, about.high)
+        self.threads = threads or processors()
+        self.layers = tuple(self._layer(index) for index in range(about.nodes))
+        self._type = np.dtype(np.uint8 if about.input_bytes == 1 else np.int32)
+        self._shape: Shape = tuple(about.input_shape[: about.input_dimensions])
+
+    def run(self, inputs: Array) -> Array:
+        """Logits `(samples, classes)`, int64: sums over the steps."""
+        return self._run(self._samples(inputs))
+
+    def record(self, inputs: Array) -> Record:
+        """Spikes of every layer, and logits."""
+        samples = self._samples(inputs)
+        neurons = {layer.name: layer for layer in self.layers if layer.neurons and layer.own}
+        spikes = {
+            name: np.empty((self.timesteps, len(samples), *layer.shape), dtype=np.uint8) for name, layer in neurons.items()
+        }
+        logits = self._run(samples, spikes=self._pointers(spikes))
+        return Record({name: found[:, :, : neurons[name].own] for name, found in spikes.items()}, logits)
+
+    def watch(self, inputs: Array) -> Watched:
+        """What the layers did, without keeping it sample by sample."""
+        samples = self._samples(inputs)
+        kept = [layer for layer in self.layers if layer.kept]
+        nonzero, sums = ({layer.name: np.zeros(layer.shape, dtype=np.int64) for layer in kept} for _ in range(2))
+        neurons = [layer.name for layer in self.layers if layer.neurons]
+        steps = {name: np.zeros(self.timesteps, dtype=np.int64) for name in neurons}
+        reached, reach = np.zeros((2, len(self.layers)), dtype=np.int64)
+        logits = self._run(
+            samples,
+            nonzero=self._pointers(nonzero),
+            sums=self._pointers(sums),
+            step_spikes=self._pointers(steps),
+            reached=reached.ctypes.data,
+            reach=reach.ctypes.data,
+        )
+        of = {layer.name: place for place, layer in enumerate(self.layers)}
+        met = {name: int(reach[of[name]]) for name in (*neurons, self.layers[-1].name)}
+        return Watched(logits, nonzero, sums, steps, {name: int(reached[of[name]]) for name in neurons}, met)
+
+    def _run(self, samples: Array, **results: Any) -> Array:
+        logits = np.empty((len(samples), self.classes), dtype=np.int32)
+        message = ctypes.create_string_buffer(library.ROOM)
+        wanted = library.Results(logits=logits.ctypes.data, **results)
+        given = (self._handle, samples.ctypes.data, len(samples), self.threads, ctypes.byref(wanted))
+        if self._library.snnkd_run(*given, message, library.ROOM):
+            raise InputError(f"{self.name}: {message.value.decode()}")
+        return logits.astype(np.int64)
+
+    def _samples(self, inputs: Array) -> Array:
+        """`(samples, ...)` of the type that the library reads, each sample in one piece."""
+        leading = 1 if self.static else 2
+        if inputs.shape[leading:] != self._shape or (not self.static and len(inputs) != self.timesteps):
+            wanted = ("samples",) if self.static else (self.timesteps, "samples")
+            raise InputError(f"{self.name} takes {(*wanted, *self._shape)}, met {inputs.shape}")
+        if not is_integer(inputs):
+            raise InputError(f"{self.name} takes integers, met {inputs.dtype}")
+        low, high = self.range
+        if inputs.dtype != self._type and inputs.size and (inputs.min() < low or inputs.max() > high):
+            raise InputError(f"{self.name} takes {low}..{high}, met {inputs.min()}..{inputs.max()}")
+        samples = inputs if self.static else inputs.swapaxes(0, 1)
+        return np.ascontiguousarray(samples, dtype=self._type)
+
+    def _pointers(self, arrays: Mapping[str, Array]) -> Any:
+        """One pointer for each node, null where there is no array."""
+        addresses = [arrays[layer.name].ctypes.data if layer.name in arrays else None for layer in self.layers]
+        return (ctypes.c_void_p * len(addresses))(*addresses)
+
+    def _layer(self, index: int) -> Layer:
+        node = self._library.snnkd_node_of(self._handle, index)
+        shape = tuple(node.shape[: node.dimensions])
+        return Layer(node.name.decode(), shape, bool(node.neurons), node.own, bool(node.kept))
+
+
+def load(source: Graph | Path | str, *, threads: int | None = None, instructions: str | None = None) -> Native:
+    """The network of an integer graph, or of a `network.snn` file.
+
+    LegalityError lists what 32 bits cannot hold, BundleError says what is wrong with a file, RuntimeMissingError that
+    there is no C++ compiler to build the runtime with.
+    """
+    if isinstance(source, Graph):
+        if problems := list(refusals(source)):
+            raise LegalityError(f"the native runtime cannot hold {source.name}:", problems)
+        return Native(pack(source), source.name, threads, instructions)
+    try:
+        content = Path(source).read_bytes()
+    except OSError as error:
+        raise BundleError(f"cannot read {source}: {error.strerror}") from error
+    return Native(content, str(source), threads, instructions)
