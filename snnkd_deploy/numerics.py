@@ -60,7 +60,7 @@ def conv2d(x: Array, node: Conv2d) -> Array:
     """
     kind, whole = _types(x, node.weight)
     (out, per_group, *kernel), groups, (up, left) = node.weight.shape, node.groups, node.padding
-    weight = node.weight.reshape(groups, out // groups, per_group, -1).swapaxes(2, 3).astype(kind)
+    weight: Array = node.weight.reshape(groups, out // groups, per_group, -1).swapaxes(2, 3).astype(kind)
     lines = _lines(weight)
     weight = np.ascontiguousarray(weight[:, :, lines])
     sides = zip(x.shape[2:], node.padding, node.dilation, kernel, node.stride, strict=True)
@@ -79,7 +79,7 @@ def conv2d(x: Array, node: Conv2d) -> Array:
 
 def _lines(weight: Array) -> Array:
     """Which taps and channels, `(taps, channels)`, `weight`, `(groups, out, taps, channels)`, reads: all but a few."""
-    read: Array = weight.any(axis=(0, 1))
+    read = np.asarray(weight.any(axis=(0, 1)))
     return read if 2 * np.count_nonzero(read) < read.size else np.ones_like(read)
 
 
@@ -102,10 +102,12 @@ def conv(x: Array, node: Conv | ConvTranspose) -> Array:
     weight, read, sizes = grouped(node), tables(node, x.shape[1:]), sides(node, x.shape[1:])
     groups, out, into, *kernel = weight.shape
     kind, whole = _types(x, weight.reshape(groups * out, -1))
-    total, at = np.zeros((len(x), groups, out, int(np.prod(sizes))), dtype=kind), product(*map(range, kernel))
-    for place, taps in zip(at, weight.reshape(groups, out, into, -1).transpose(3, 0, 1, 2), strict=True):
+    total: Array = np.zeros((len(x), groups, out, int(np.prod(sizes))), dtype=kind)
+    for place, taps in zip(
+        product(*map(range, kernel)), weight.reshape(groups, out, into, -1).transpose(3, 0, 1, 2), strict=True
+    ):
         total += taps.astype(kind) @ tap(x, read, place).astype(kind).reshape(len(x), groups, into, -1)
-    summed = total.reshape(len(x), -1, *sizes).astype(whole)
+    summed: Array = total.reshape(len(x), -1, *sizes).astype(whole)
     return np.asarray(summed + node.bias.reshape(-1, *[1] * len(sizes)))
 
 

@@ -53,7 +53,10 @@ def build(sources: tuple[Path, ...] = SOURCES, flags: tuple[str, ...] = FLAGS) -
     """The library, loaded. RuntimeMissingError without a C++ compiler."""
     library = ctypes.CDLL(str(shared_library(sources, flags, "C++")))
     library.snnkd_open.restype = ctypes.c_void_p
-    library.snnkd_open.argtypes = (*(ctypes.c_char_p, ctypes.c_uint64, ctypes.c_char_p, ctypes.c_char_p), ctypes.c_int32)
+    library.snnkd_open.argtypes = (
+        *(ctypes.c_char_p, ctypes.c_uint64, ctypes.c_char_p, ctypes.c_char_p),
+        ctypes.c_int32,
+    )
     library.snnkd_close.argtypes = (ctypes.c_void_p,)
     library.snnkd_describe.restype, library.snnkd_describe.argtypes = About, (ctypes.c_void_p,)
     library.snnkd_node_of.restype, library.snnkd_node_of.argtypes = Node, (ctypes.c_void_p, ctypes.c_int32)

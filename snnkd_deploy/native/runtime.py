@@ -66,7 +66,9 @@ class Native:
     `instructions`: the instruction set in use, `avx512`, `avx2` or `portable`; all compute the same integers.
     """
 
-    def __init__(self, content: bytes, origin: str, threads: int | None = None, instructions: str | None = None) -> None:
+    def __init__(
+        self, content: bytes, origin: str, threads: int | None = None, instructions: str | None = None
+    ) -> None:
         self._library = library.build()
         message = ctypes.create_string_buffer(library.ROOM)
         asked = None if instructions is None else instructions.encode()
@@ -95,7 +97,8 @@ class Native:
         samples = self._samples(inputs)
         neurons = {layer.name: layer for layer in self.layers if layer.neurons and layer.own}
         spikes = {
-            name: np.empty((self.timesteps, len(samples), *layer.shape), dtype=np.uint8) for name, layer in neurons.items()
+            name: np.empty((self.timesteps, len(samples), *layer.shape), dtype=np.uint8)
+            for name, layer in neurons.items()
         }
         logits = self._run(samples, spikes=self._pointers(spikes))
         return Record({name: found[:, :, : neurons[name].own] for name, found in spikes.items()}, logits)
