@@ -219,9 +219,9 @@ def train(
     from snnkd_deploy.launch import speaks
     from snnkd_deploy.progress import watching
 
-    more = {"qat": target or "loihi", "integers": FinetuneOptions(weight_bits=weight_bits)} if qat else {}
+    wanted, integers = (target or "loihi", FinetuneOptions(weight_bits=weight_bits)) if qat else (None, None)
     with watching() as watch:
-        run = run_training(chosen, out=out, resume=resume, watch=watch, **more)
+        run = run_training(chosen, out=out, resume=resume, watch=watch, qat=wanted, integers=integers)
     if speaks():
         _print_json(run.document) if as_json else _print_finetuned(run) if qat else _print_run(run)
 
