@@ -392,7 +392,8 @@ class Graph:
             description, arrays = describe(node)
             state.update(json.dumps(description, sort_keys=True).encode())
             for name in sorted(arrays):
-                state.update(canonical_bytes(arrays[name]))
+                for part in _canonical_parts(arrays[name]):
+                    state.update(part)
         return state.hexdigest()
 
 
@@ -415,10 +416,21 @@ def describe(node: Node) -> tuple[dict[str, Any], dict[str, Array]]:
     return plain, arrays
 
 
+HASHED = 2**20  # values that are widened at a time
+
+
 def canonical_bytes(array: Array) -> bytes:
     """Shape and values as little-endian int64 or float64, so that the stored width does not matter."""
-    wide = array.astype("<i8" if np.issubdtype(array.dtype, np.integer) else "<f8")
-    return repr(array.shape).encode() + np.ascontiguousarray(wide).tobytes()
+    return b"".join(_canonical_parts(array))
+
+
+def _canonical_parts(array: Array) -> Iterator[bytes | memoryview]:
+    """`canonical_bytes` piece by piece: the weights of a large layer are never wide all at once."""
+    yield repr(array.shape).encode()
+    wide = "<i8" if np.issubdtype(array.dtype, np.integer) else "<f8"
+    values = np.ascontiguousarray(array).reshape(-1)
+    for start in range(0, values.size, HASHED):
+        yield values[start : start + HASHED].astype(wide).data.cast("B")
 
 
 def ancestors(graph: Graph, name: str) -> set[str]:

@@ -240,15 +240,24 @@ def input_moments(graph: Graph, samples: Array) -> Moments:
 
     def note(node: Node, arguments: tuple[Array, ...], value: Array) -> None:
         if isinstance(node, Synaptic):
-            x = arguments[0].astype(np.float64)
+            x = arguments[0]
             axes = (0, 1, *range(3, x.ndim))
-            parts = [x.mean(axis=axes), (x * x).mean(axis=axes)]
-            sums.setdefault(node.name, []).append(np.stack(parts))
+            mean = x.mean(axis=axes, dtype=np.float64)
+            square = mean if _bits(graph, node) else np.square(x, dtype=np.float64).mean(axis=axes)
+            sums.setdefault(node.name, []).append(np.stack([mean, square]))
 
     for _ in batches(graph, samples, observe=note):
         pass
     means = {name: np.mean(parts, axis=0) for name, parts in sums.items()}
     return {name: (first, np.maximum(second - first**2, 0)) for name, (first, second) in means.items()}
+
+
+def _bits(graph: Graph, layer: Node) -> bool:
+    """Whether a layer reads nothing but spikes, which are their own squares."""
+    source = graph[layer.inputs[0]]
+    while isinstance(source, Flatten):
+        source = graph[source.inputs[0]]
+    return isinstance(source, Neuron)
 
 
 def _units(graph: Graph, groups: list[Group], limits: Limits, floors: list[Array]) -> list[Array]:
