@@ -363,7 +363,7 @@ def _compile(model: str, target: str, options: Any, settings: dict[str, Any]) ->
 
 @main.command()
 @click.argument("bundle", required=False, type=click.Path(path_type=Path))
-@click.option("--runtime", help="run one proof only, by its name (default: all)")
+@click.option("--runtime", help="run one proof only, by its name or a word of it: lava, replay, c, ... (default: all)")
 @click.option("--samples", type=click.IntRange(min=1), help="test images per proof (default: each proof's own number)")
 @_json
 def verify(bundle: Path | None, runtime: str | None, samples: int | None, as_json: bool) -> None:

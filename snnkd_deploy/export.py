@@ -188,16 +188,17 @@ def verify(
 ) -> list[dict[str, Any]]:
     """Run the file of a bundle again and compare; returns what `prove` does.
 
-    `path`: the bundle, or its file; None: the newest of the newest run. `runtime`: the name of one proof; None: all.
+    `path`: the bundle, or its file; None: the newest of the newest run. `runtime`: the name of one proof, or a
+    word of it (`lava` of `lava-dl`); None: all.
     BundleError if a file was changed, DataError if the data are others, ProofError if a spike differs,
     RuntimeMissingError if a proof that is needed, or was asked for, could not run.
     """
     bundle = find_bundle(path) if path is not None else newest(latest().path)
     exporter = load_exporter(str(bundle.manifest["exporter"]))
     names = [proof.name for proof in exporter.proofs]
-    if runtime is not None and runtime not in names:
-        raise UnknownNameError(f"runtime of {bundle.file.name}", runtime, names)
-    asked = tuple(proof for proof in exporter.proofs if runtime in (None, proof.name))
+    asked = tuple(proof for proof in exporter.proofs if runtime in (None, proof.name, *proof.name.split("-")))
+    if not asked:
+        raise UnknownNameError(f"runtime of {bundle.file.name}", str(runtime), names)
     data, loader = bundle_data(bundle), bundle.manifest["loader"]
     results = prove(asked, bundle.reference, bundle.file, loader, data, samples, say)
     if missing := [one for one in results if not one["verified"] and (one["required"] or runtime)]:

@@ -126,6 +126,16 @@ def test_verify_takes_the_file_and_one_runtime_by_name(tiny_bundle: Bundle) -> N
         verify(tiny_bundle.path, runtime="lava")
 
 
+def test_a_runtime_is_found_by_a_word_of_its_name(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    exporter = load_exporter("onnx")
+    (known,) = exporter.proofs
+    monkeypatch.setattr(exporter, "proofs", (replace(known, name="onnx-replay"), replace(known, name="elsewhere")))
+    (proof,) = verify(tiny_bundle.path, samples=3, runtime="replay")
+    assert proof["name"] == "onnx-replay"
+    with pytest.raises(UnknownNameError, match="known: elsewhere, onnx-replay"):
+        verify(tiny_bundle.path, runtime="play")
+
+
 def test_verify_says_so_if_what_was_asked_for_could_not_run(
     tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
