@@ -219,7 +219,8 @@ def train(
     from snnkd_deploy.launch import speaks
     from snnkd_deploy.progress import watching
 
-    more = {"qat": target or "loihi", "integers": FinetuneOptions(weight_bits=weight_bits)} if qat else {}
+    integers = FinetuneOptions(weight_bits=weight_bits)
+    more: dict[str, Any] = {"qat": target or "loihi", "integers": integers} if qat else {}
     with watching() as watch:
         run = run_training(chosen, out=out, resume=resume, watch=watch, **more)
     if speaks():
