@@ -21,6 +21,7 @@ ORDER = (
     "calibration",
     "simulate",
     "bounds",
+    "native",
     "check",
     "proof",
     "passes",

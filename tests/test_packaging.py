@@ -29,13 +29,13 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_the_wheel_holds_every_module_target_price_table_and_schema(built: Path) -> None:
+def test_the_wheel_holds_every_module_source_target_price_table_and_schema(built: Path) -> None:
     with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
         names = set(wheel.namelist())
     packaged = {
         "snnkd_deploy/" + str(path.relative_to(ROOT)).removeprefix("snnkd_deploy/")
         for folder in ("snnkd_deploy", "exporters", "targets")
-        for suffix in ("*.py", "*.toml", "*.json", "py.typed")
+        for suffix in ("*.py", "*.toml", "*.json", "*.cpp", "*.hpp", "*.h", "py.typed")
         for path in (ROOT / folder).rglob(suffix)
     }
     assert packaged <= names

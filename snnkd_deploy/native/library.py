@@ -21,6 +21,8 @@ ROOM = 1000
 
 
 class About(ctypes.Structure):
+    """`snnkd_about` of the header."""
+
     _fields_ = (
         *((name, ctypes.c_char_p) for name in ("name", "digest", "instructions")),
         *((name, ctypes.c_int32) for name in ("timesteps", "still", "classes", "nodes", "input_bytes", "low", "high")),
@@ -30,6 +32,8 @@ class About(ctypes.Structure):
 
 
 class Node(ctypes.Structure):
+    """`snnkd_node` of the header."""
+
     _fields_ = (
         ("name", ctypes.c_char_p),
         ("neurons", ctypes.c_int32),
@@ -41,6 +45,8 @@ class Node(ctypes.Structure):
 
 
 class Results(ctypes.Structure):
+    """`snnkd_results` of the header."""
+
     _fields_ = (
         ("logits", ctypes.c_void_p),
         *((name, ctypes.POINTER(ctypes.c_void_p)) for name in ("spikes", "nonzero", "sums", "step_spikes")),

@@ -72,6 +72,8 @@ def _beyond(node: Node, limits: Bounds) -> Iterator[str]:
         if node.leak[1] > LEAK_BITS or node.fraction_bits > FRACTION_BITS:
             kept = f"a leak over 2**{node.leak[1]}, {node.fraction_bits} fraction bits"
             yield f"{node.name}: {kept}; 2**{LEAK_BITS} and {FRACTION_BITS} are accepted"
+        if node.keeps_current:
+            yield f"{node.name}: its neurons keep their current; the native runtime has a membrane alone"
     if met > LARGEST_INT32:
         yield f"{node.name}: its sums can reach {met}, an int32_t ends at {LARGEST_INT32}"
 

@@ -74,11 +74,11 @@ class Native:
         asked = None if instructions is None else instructions.encode()
         handle = self._library.snnkd_open(content, len(content), asked, message, library.ROOM)
         if not handle:
-            raise BundleError(f"{origin}: {message.value.decode()}")
+            raise BundleError(f"{origin}: {message.value.decode(errors='replace')}")
         self._handle = ctypes.c_void_p(handle)
         weakref.finalize(self, self._library.snnkd_close, self._handle)
         about = self._library.snnkd_describe(self._handle)
-        self.name, self.digest = about.name.decode(), about.digest.decode()
+        self.name, self.digest = (one.decode(errors="replace") for one in (about.name, about.digest))
         self.instructions = about.instructions.decode()
         self.timesteps, self.classes = about.timesteps, about.classes
         self.static = bool(about.still)
@@ -129,7 +129,7 @@ class Native:
         wanted = library.Results(logits=logits.ctypes.data, **results)
         given = (self._handle, samples.ctypes.data, len(samples), self.threads, ctypes.byref(wanted))
         if self._library.snnkd_run(*given, message, library.ROOM):
-            raise InputError(f"{self.name}: {message.value.decode()}")
+            raise InputError(f"{self.name}: {message.value.decode(errors='replace')}")
         return logits.astype(np.int64)
 
     def _samples(self, inputs: Array) -> Array:
@@ -154,7 +154,7 @@ class Native:
     def _layer(self, index: int) -> Layer:
         node = self._library.snnkd_node_of(self._handle, index)
         shape = tuple(node.shape[: node.dimensions])
-        return Layer(node.name.decode(), shape, bool(node.neurons), node.own, bool(node.kept))
+        return Layer(node.name.decode(errors="replace"), shape, bool(node.neurons), node.own, bool(node.kept))
 
 
 def load(source: Graph | Path | str, *, threads: int | None = None, instructions: str | None = None) -> Native:

@@ -64,6 +64,8 @@ class Tally {
     // At the end of a thread's work.
     void hand_over(std::mutex& mutex) {
         std::lock_guard<std::mutex> lock(mutex);
+        for (const Operation& op : plan_.operations)
+            if (op.what == What::fire) reach[op.out] = in_file_units(op);
         for (size_t i = 0; i < nonzero_.size(); i++) {
             if (!nonzero_[i].empty()) add_up(plan_.values[i], nonzero_[i], wanted_.nonzero[i]);
             if (!sums_[i].empty()) add_up(plan_.values[i], sums_[i], wanted_.sums[i]);
@@ -78,6 +80,12 @@ class Tally {
     const snnkd_results& wanted_;
     std::vector<std::vector<int64_t>> nonzero_, sums_, steps_;  // the first two [row][column][channel]
     std::vector<int64_t> reached_;
+
+    // The largest membrane, which was computed with a point elsewhere where nothing falls below it.
+    int64_t in_file_units(const Operation& op) const {
+        const int bits = op.node->fraction_bits - op.fraction;
+        return bits < 0 ? reach[op.out] >> -bits : reach[op.out] << bits;
+    }
 
     static void add_up(const Value& value, const std::vector<int64_t>& from, int64_t* to) {
         const int64_t places = int64_t(value.shape.height) * value.shape.width;
