@@ -21,6 +21,7 @@ from snnkd_deploy.snn import kernel
 from snnkd_deploy.snn.layers import Neuron, Repeat
 from snnkd_deploy.snn.lif import LIF, lif_loop
 from snnkd_deploy.snn.norms import Norm, counted, of_the_batch
+from snnkd_deploy.snn.twins import As, original
 
 RANKS: dict[type[nn.Module], int] = {nn.BatchNorm1d: 2, nn.BatchNorm2d: 4}
 
@@ -36,6 +37,20 @@ class Row:
 
     def __iter__(self) -> Iterator[nn.Module]:
         return (one for one in (self.norm, self.repeat, self.neuron, self.pool) if one is not None)
+
+    def originals(self) -> Row:
+        """The same of the modules that functions stand for."""
+        norm, neuron, repeat, pool = (one and original(one) for one in (self.norm, self.neuron, self.repeat, self.pool))
+        assert norm is not None
+        assert neuron is not None
+        return Row(norm, neuron, repeat, pool)
+
+    def spec(self) -> Spec:
+        """What the modules compute."""
+        assert isinstance(self.neuron, Neuron)
+        eps = float(self.norm.eps)  # type: ignore[arg-type]
+        steps = self.neuron.timesteps
+        return Spec(self.neuron.equation, steps, eps, self.repeat is not None, self.pool is not None)
 
 
 @dataclass(frozen=True)
@@ -80,15 +95,20 @@ def spiking(norm: nn.Module, neuron: nn.Module, x: Tensor, shortcut: Tensor | No
 
 
 def as_one(row: Row, x: Tensor, residual: Tensor | None = None) -> Tensor | None:
-    """Spikes, pooled where there is a pool, of norm(x) + residual; None where the modules must be called themselves."""
+    """Spikes, pooled where there is a pool, of norm(x) + residual; None where the modules must be called themselves.
+
+    In a twin the functions that stand for the modules decide: the first has a method `joined`, or it is None.
+    """
+    if isinstance(row.norm, As):
+        joined = getattr(row.norm.function, "joined", None)
+        done: Tensor | None = joined and joined(row.originals(), x, residual)
+        return done
     if not usable(row, x, residual):
         return None
-    norm, neuron = row.norm, row.neuron
+    norm = row.norm
     assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
-    assert isinstance(neuron, Neuron)
     mean, invstd = measured(norm, x)
-    spec = Spec(neuron.equation, neuron.timesteps, norm.eps, row.repeat is not None, row.pool is not None)
-    spikes: Tensor = _FusedRow.apply(x, residual, norm.weight, norm.bias, mean, invstd, spec)  # type: ignore[no-untyped-call]
+    spikes: Tensor = _FusedRow.apply(x, residual, norm.weight, norm.bias, mean, invstd, row.spec())  # type: ignore[no-untyped-call]
     return spikes
 
 
@@ -213,10 +233,10 @@ def _differentiable(
 def _row(layers: Sequence[nn.Module], place: int) -> Row | None:
     """The row that begins here, if one does."""
     norm, *rest = layers[place : place + 4]
-    if type(norm) not in RANKS:
+    if type(original(norm)) not in RANKS:
         return None
-    repeat = rest.pop(0) if rest and isinstance(rest[0], Repeat) else None
-    if not rest or not isinstance(rest[0], Neuron):
+    repeat = rest.pop(0) if rest and isinstance(original(rest[0]), Repeat) else None
+    if not rest or not isinstance(original(rest[0]), Neuron):
         return None
     neuron = rest.pop(0)
     pool = rest[0] if rest and isinstance(rest[0], nn.AvgPool2d) and _halves(rest[0]) else None
