@@ -84,12 +84,12 @@ class SnnTorch(nn.Module):
         self.network = _one_step(network, lambda one: snntorch.Leaky(
             one.decay, one.threshold, init_hidden=True, reset_mechanism=one.reset
         ))  # fmt: skip
+        self.neurons = [one for one in self.network.modules() if isinstance(one, snntorch.Leaky)]
 
     def forward(self, images: Tensor) -> Tensor:
         """Mean logits."""
-        from snntorch import utils
-
-        utils.reset(self.network)
+        for neuron in self.neurons:  # utils.reset sees only those that are not inside of another module
+            neuron.reset_mem()
         logits = [self.network(images) for _ in range(self.timesteps)]
         return torch.stack(logits).mean(0)
 

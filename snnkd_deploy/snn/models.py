@@ -17,6 +17,7 @@ from snnkd_deploy import cluster
 from snnkd_deploy.config import TrainConfig
 from snnkd_deploy.errors import ConfigError, RunError, UnknownNameError
 from snnkd_deploy.run import Run, open_run
+from snnkd_deploy.snn.fused import spiking
 from snnkd_deploy.snn.layers import InputNeuron, Neuron, Pointwise
 from snnkd_deploy.snn.lif import LIF
 from snnkd_deploy.snn.network import Layers, Network, Outputs, Plan, Shape, activated, conv3x3, named
@@ -41,9 +42,8 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes of the block."""
-        current = self.norm2(self.conv2(self.neuron1(self.norm1(self.conv1(x)))))
-        spikes: Tensor = self.neuron2(current + self.shortcut(x))
-        return spikes
+        spikes = spiking(self.norm1, self.neuron1, self.conv1(x))
+        return spiking(self.norm2, self.neuron2, self.conv2(spikes), self.shortcut(x))
 
 
 class SpikeElementWise(Residual):
@@ -56,7 +56,7 @@ class SpikeElementWise(Residual):
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes in, sums of spikes out."""
-        spikes: Tensor = self.neuron2(self.norm2(self.conv2(self.neuron1(self.norm1(self.conv1(x))))))
+        spikes = spiking(self.norm2, self.neuron2, self.conv2(spiking(self.norm1, self.neuron1, self.conv1(x))))
         shortcut: Tensor = self.shortcut(x)
         return spikes + shortcut
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
+from snnkd_deploy.snn.fused import in_a_row
 from snnkd_deploy.snn.layers import Frames, InputNeuron, MeanFrame, Neuron, Picture, Repeat, TimeMean
 from snnkd_deploy.snn.lif import LIF, wide
 
@@ -147,9 +148,17 @@ def _frames(plan: Plan) -> nn.Module:
     return Picture() if plan.encoded else MeanFrame()
 
 
+class Layered(nn.Sequential):
+    """Layers in this order; BatchNorm, neurons and a pool behind them run as one where they can."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the layers make of x."""
+        return in_a_row(list(self), x)
+
+
 def named(**layers: nn.Module) -> nn.Sequential:
     """The layers in this order, each under its name."""
-    return nn.Sequential(OrderedDict(layers))
+    return Layered(OrderedDict(layers))
 
 
 @contextmanager

@@ -45,7 +45,7 @@ def _normalised(norm: Norm, x: Tensor) -> Tensor:
 @torch.no_grad()
 def measured(norm: Norm, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """x (B, C, ...) normalised, its mean and 1 / deviation, (C,) each, over all processes; running statistics move."""
-    momentum = _counted(norm)
+    momentum = counted(norm)
     if cluster.size() == 1:
         return torch.native_batch_norm(
             x, norm.weight, norm.bias, norm.running_mean, norm.running_var, True, momentum, norm.eps
@@ -58,7 +58,7 @@ def measured(norm: Norm, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return y, mean, torch.rsqrt(variance + norm.eps)
 
 
-def _counted(norm: Norm) -> float:
+def counted(norm: Norm) -> float:
     """Count the batch; returns its share in the running statistics."""
     if norm.num_batches_tracked is None:
         return norm.momentum or 0.0

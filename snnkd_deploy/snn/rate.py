@@ -11,13 +11,17 @@ of the modules that know time or keep statistics.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from snnkd_deploy.errors import ConfigError
+from snnkd_deploy.snn import fused, kernel
+from snnkd_deploy.snn.fused import Row
 from snnkd_deploy.snn.layers import Frames, MeanFrame, Neuron, Repeat, TimeMean
 from snnkd_deploy.snn.lif import CACHED, LIF, wide_type
 from snnkd_deploy.snn.models import Network, Outputs
@@ -138,10 +142,84 @@ class _Rate(torch.autograd.Function):
         return grad * by_current, slope, None, None, None
 
 
+class _FusedRate(torch.autograd.Function):
+    """`_Rate` behind `normalise` and a shortcut's current, with a pool behind it, as one; the kernel goes back."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, shortcut: Tensor | None, gain: Tensor | None, bias: Tensor | None, *more: Any
+    ) -> Tensor:
+        mean, invstd, rates, slopes, spec = more
+        ctx.save_for_backward(x, gain, bias, mean, invstd, slopes)
+        ctx.spec, ctx.shortcut = spec, shortcut is not None
+        return cast("Tensor", rates.view_as(rates))
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, gain, bias, mean, invstd, slopes = ctx.saved_tensors
+        given = fused.job(replace(ctx.spec, timesteps=1, still=False), x, None, gain, bias, mean, invstd)
+        kernel.point(given, slopes=slopes)
+        by_x, by_shortcut, by_gain, by_bias = fused.descend(given, x, grad, x if ctx.shortcut else None)
+        affine = None if gain is None else by_gain, None if bias is None else by_bias
+        return by_x, by_shortcut, *affine, None, None, None, None, None
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """BatchNorm in the spike pass; keeps the mean and 1 / deviation, (C,) each."""
+
+    records: Records
+    norm: Norm
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y, mean, invstd = measured(self.norm, x)
+        _keep(self.records, self.norm, mean, invstd)
+        return y
+
+    def joined(self, row: Row, x: Tensor, shortcut: Tensor | None) -> Tensor | None:
+        """Norm, neurons and pool in one, where the kernel can: then all records are the norm's."""
+        if not fused.usable(row, x, shortcut):
+            return None
+        mean, invstd = fused.measured(self.norm, x)
+        spec = row.spec()
+        shortcut = None if shortcut is None else shortcut.contiguous(memory_format=fused.order(x))
+        given = fused.job(spec, x, shortcut, self.norm.weight, self.norm.bias, mean, invstd)
+        once = 1 if spec.still else 1 / spec.timesteps
+        spikes, rates = fused.behind(x, spec, spec.timesteps if spec.still else 1), fused.behind(x, spec, once)
+        slopes = fused.behind(x, replace(spec, pool=False), once)
+        kernel.point(given, spikes=spikes, rates=rates, slopes=slopes)
+        kernel.forward(given)
+        _keep(self.records, self.norm, mean, invstd, rates, slopes)
+        _keep(self.records, row.neuron)
+        return spikes
+
+
+@dataclass(frozen=True, eq=False)
+class _Normalised:
+    """BatchNorm in the rate pass."""
+
+    records: Records
+    norm: Norm
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return normalise(self.norm, x, *self.records.pop(self.norm))
+
+    def joined(self, row: Row, x: Tensor, shortcut: Tensor | None) -> Tensor | None:
+        """The same modules in one as in the spike pass."""
+        if self.records[row.neuron]:
+            return None
+        del self.records[row.neuron]
+        norm, record = self.norm, self.records.pop(self.norm)
+        x = x.contiguous(memory_format=fused.order(x))
+        rates: Tensor = _FusedRate.apply(x, shortcut, norm.weight, norm.bias, *record, row.spec())  # type: ignore[no-untyped-call]
+        return rates
+
+
 def _in_spike_pass(records: Records, module: nn.Module) -> Function | None:
     if isinstance(module, Neuron):
         return partial(_spike, records, module)
-    return partial(_measure, records, module) if of_the_batch(module) else None
+    return _Measured(records, module) if of_the_batch(module) else None
 
 
 def _in_rate_pass(records: Records, module: nn.Module) -> Function | None:
@@ -151,7 +229,7 @@ def _in_rate_pass(records: Records, module: nn.Module) -> Function | None:
         return MeanFrame(module.timesteps)
     if isinstance(module, Repeat | TimeMean):
         return nn.Identity()
-    return partial(_normalise, records, module) if of_the_batch(module) else None
+    return _Normalised(records, module) if of_the_batch(module) else None
 
 
 def _spike(records: Records, neuron: Neuron, current: Tensor) -> Tensor:
@@ -166,17 +244,6 @@ def _rate(records: Records, neuron: Neuron, current: Tensor) -> Tensor:
     decay = neuron.decay_along(current)
     rates: Tensor = _Rate.apply(neuron.taken(current), decay, *records.pop(neuron))  # type: ignore[no-untyped-call]
     return rates
-
-
-def _measure(records: Records, norm: Norm, x: Tensor) -> Tensor:
-    """BatchNorm over the (T * B, ...) of the spike pass; keeps the mean and 1 / deviation, (C,) each."""
-    y, mean, invstd = measured(norm, x)
-    _keep(records, norm, mean, invstd)
-    return y
-
-
-def _normalise(records: Records, norm: Norm, x: Tensor) -> Tensor:
-    return normalise(norm, x, *records.pop(norm))
 
 
 def _keep(records: Records, module: nn.Module, *tensors: Any) -> None:

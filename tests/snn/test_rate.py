@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
 from itertools import product
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from torch.nn import functional
 
 from snnkd_deploy.config import TrainConfig, load_config
 from snnkd_deploy.errors import ConfigError
-from snnkd_deploy.snn import models
+from snnkd_deploy.snn import kernel, models
 from snnkd_deploy.snn.engines import load_engine
 from snnkd_deploy.snn.layers import Frames
 from snnkd_deploy.snn.lif import LIF, lif_loop
@@ -124,6 +126,7 @@ class Normalised(Network):
     def __init__(self) -> None:
         nn.Module.__init__(self)
         self.timesteps, self.frames, self.norm = 5, Frames(5), nn.BatchNorm2d(3)
+        self.readout = nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
         y: Tensor = self.norm(self.frames(images)).unflatten(0, (self.timesteps, -1)).mean(0)
@@ -289,3 +292,51 @@ def test_weights_that_are_not_numbers_are_left_to_the_training_loop() -> None:
 def test_a_student_learns_the_digits(tmp_path: Path) -> None:
     config = load_config(width=8, teacher_width=8, epochs=12, teacher_epochs=1, threads=1, engine="rate", method="none")
     assert train(config, out=tmp_path / "run").accuracies["student"] >= 0.9
+
+
+def of_a_step(network: Network, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Logits of a copy of the network, and all that it then holds: gradients, statistics."""
+    network = copy.deepcopy(network)
+    outputs = rate(network, images)
+    torch.autograd.backward(functional.cross_entropy(outputs.logits, torch.arange(len(images)) % CLASSES))
+    slopes = {f"gradient of {name}": p.grad for name, p in network.named_parameters() if p.grad is not None}
+    return outputs.logits.detach(), {**slopes, **dict(network.named_buffers())}
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize("timesteps", [1, 2, 4])
+@pytest.mark.parametrize("neuron", EQUATIONS, ids=str)
+def test_the_kernel_computes_what_plain_torch_does(
+    neuron: LIF, timesteps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    network = models.channels_last(models.build("cnn", Plan(SHAPE, CLASSES, 6, 2, timesteps, neuron))).train()
+    same_step(network, monkeypatch)
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize("model", AFFINE)
+def test_the_kernel_computes_what_plain_torch_does_in_every_network(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same_step(models.channels_last(student(model, 2)), monkeypatch)
+
+
+def same_step(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, used, forward = batch()[0], list[kernel.Job](), kernel.forward
+
+    def noted(job: kernel.Job) -> None:
+        used.append(job)
+        forward(job)
+
+    monkeypatch.setattr(kernel, "forward", noted)
+    logits, state = of_a_step(network, images)
+    assert used
+    monkeypatch.setenv(kernel.SWITCH, "0")
+    used.clear()
+    expected, plain = of_a_step(network, images)
+    assert not used
+    torch.testing.assert_close(logits, expected, rtol=1e-6, atol=1e-6)
+    for name, value in plain.items():
+        size = float(value.abs().max())
+        torch.testing.assert_close(state[name], value, rtol=1e-5, atol=2e-5 * size)  # torch's sums are float32

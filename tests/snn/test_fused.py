@@ -1,0 +1,328 @@
+"""One function for BatchNorm, neurons and pool: equal to the modules in every value, gradient and statistic."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from snnkd_deploy.snn import fused, kernel
+from snnkd_deploy.snn.fused import Row, as_one, in_a_row, usable
+from snnkd_deploy.snn.layers import InputNeuron, Neuron, Repeat
+from snnkd_deploy.snn.lif import LIF, lif_loop
+from snnkd_deploy.snn.models import channels_last
+from snnkd_deploy.snn.surrogate import SURROGATES
+
+pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
+
+EQUATIONS = [
+    LIF(0.75, 0.8, reset, surrogate, detach)  # type: ignore[arg-type]
+    for reset, surrogate, detach in product(("zero", "subtract"), SURROGATES, (True, False))
+]
+SHAPES = [(6, 16, 8, 8), (3, 5, 7, 9), (2, 1, 5, 4), (5, 70, 3, 2), (2, 2100, 2, 2), (7, 12), (9, 2500), (4, 32, 1, 1)]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def row(shape: tuple[int, ...], neuron: LIF, timesteps: int, *, still: bool = False, pool: bool = False) -> Row:
+    generator = torch.Generator().manual_seed(0)
+    norm = nn.BatchNorm1d(shape[1]) if len(shape) == 2 else nn.BatchNorm2d(shape[1])
+    with torch.no_grad():
+        norm.weight.copy_(torch.rand(shape[1], generator=generator) + 0.5)
+        norm.bias.copy_(torch.randn(shape[1], generator=generator))
+    n = neuron
+    fires = Neuron(timesteps, n.decay, n.threshold, n.reset, n.surrogate, n.detach_reset)
+    return Row(norm, fires, Repeat(timesteps) if still else None, nn.AvgPool2d(2) if pool else None)
+
+
+def inputs(shape: tuple[int, ...], steps: int, dtype: torch.dtype = torch.float32, offset: float = 0.7) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    x = 2 * torch.randn(steps * shape[0], *shape[1:], generator=generator) + offset
+    return x.to(dtype).contiguous(memory_format=fused.order(x))
+
+
+def loop(one: Row, x: Tensor, residual: Tensor | None = None) -> Tensor:
+    """The modules, and between them the definition of the neuron."""
+    assert isinstance(one.neuron, Neuron)
+    current = one.norm(x)
+    current = current if one.repeat is None else one.repeat(current)
+    current = current if residual is None else current + residual
+    spikes = lif_loop(current.unflatten(0, (one.neuron.timesteps, -1)), one.neuron.equation).flatten(0, 1)
+    return spikes if one.pool is None else one.pool(spikes)  # type: ignore[no-any-return]
+
+
+def outcome(
+    function: Callable[..., Tensor | None], one: Row, x: Tensor, residual: Tensor | None = None
+) -> dict[str, Tensor]:
+    """All that a step computes, of copies."""
+    one = copy.deepcopy(one)
+    x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    more = () if residual is None else (residual.detach().clone().requires_grad_(),)
+    spikes = function(one, x, *more)
+    assert spikes is not None
+    weights = torch.sin(torch.arange(spikes.numel(), dtype=torch.float32)).view(spikes.shape)
+    loss = (spikes * weights).sum()
+    slopes = torch.autograd.grad(loss, [x, *one.norm.parameters(), *more])
+    names = ("by x", "by gain", "by bias", "by residual")
+    named = dict(zip(names, slopes, strict=False))
+    return {"spikes": spikes.detach(), **named, **dict(one.norm.named_buffers())}
+
+
+def exact(one: Row, x: Tensor, residual: Tensor | None = None) -> dict[str, Tensor]:
+    """What the loop computes in float64: torch's own sums over a channel are less exact than those of the kernel."""
+    one = replace(one, norm=copy.deepcopy(one.norm).double())
+    return outcome(loop, one, x.double(), *([] if residual is None else [residual.double()]))
+
+
+def same(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = 2e-6) -> None:
+    assert found.keys() == expected.keys()
+    assert torch.equal(found["spikes"].double(), expected["spikes"].double())
+    for name, value in expected.items():
+        size = float(value.abs().max())
+        off = float((found[name].double() - value.double()).abs().max())
+        assert off <= tolerance * (size or 1), f"{name}: {off} of {size}"
+
+
+@pytest.mark.parametrize("timesteps", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("neuron", EQUATIONS, ids=str)
+def test_every_neuron_has_the_values_and_gradients_of_the_loop(neuron: LIF, timesteps: int) -> None:
+    one, x = row((3, 16, 6, 6), neuron, timesteps, pool=True), inputs((3, 16, 6, 6), timesteps)
+    found = outcome(as_one, one, x)
+    assert 0 < found["spikes"].mean() < 1
+    same(found, exact(one, x))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("still", "pool", "shortcut"), list(product((False, True), repeat=3)))
+def test_every_form_and_size_has_the_values_and_gradients_of_the_loop(
+    shape: tuple[int, ...], still: bool, pool: bool, shortcut: bool
+) -> None:
+    if pool and (len(shape) == 2 or min(shape[2:]) < 2):
+        pytest.skip("nothing to pool")
+    neuron = LIF(0.5, 1.0, "subtract", "sigmoid", False)
+    one, x = row(shape, neuron, 3, still=still, pool=pool), inputs(shape, 1 if still else 3)
+    residual = inputs(shape, 3).flip(0) if shortcut else None
+    same(outcome(as_one, one, x, *[residual] * shortcut), exact(one, x, residual))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_many_values_and_threads_give_the_same(threads: int) -> None:
+    shape = (8, 24, 18, 20)
+    one, x = row(shape, LIF(), 4, pool=True), inputs(shape, 4)
+    torch.set_num_threads(threads)
+    same(outcome(as_one, one, x), exact(one, x))
+
+
+def test_statistics_keep_their_digits_far_from_zero() -> None:
+    x = inputs((64, 16, 20, 20), 1, offset=1000.0)
+    mean, variance = kernel.statistics(x)
+    torch.testing.assert_close(mean.double(), x.double().mean((0, 2, 3)), rtol=1e-7, atol=0)
+    torch.testing.assert_close(variance.double(), x.double().var((0, 2, 3), correction=0), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("pool", [False, True])
+def test_bfloat16_is_within_its_rounding_of_float32(pool: bool) -> None:
+    shape = (6, 32, 8, 8)
+    one, x = row(shape, LIF(), 4, pool=pool), inputs(shape, 4, torch.bfloat16)
+    residual = inputs(shape, 4, torch.bfloat16).flip(0)
+    found = outcome(as_one, one, x, residual)
+    expected = exact(one, x, residual)
+    assert found["spikes"].dtype == found["by x"].dtype == found["by residual"].dtype == torch.bfloat16
+    assert found["by gain"].dtype == torch.float32
+    found = {name: value.float() if value.is_floating_point() else value for name, value in found.items()}
+    same(found, expected, 1e-2)
+
+
+@pytest.mark.parametrize("neuron", [LIF(), LIF(0.9, 1.0, "subtract", "sigmoid", False)], ids=str)
+@pytest.mark.parametrize(("still", "pool", "shortcut"), list(product((False, True), repeat=3)))
+def test_the_second_derivative_is_that_of_the_loop(neuron: LIF, still: bool, pool: bool, shortcut: bool) -> None:
+    shape = (3, 4, 6, 6)
+    one, x = row(shape, neuron, 3, still=still, pool=pool), inputs(shape, 1 if still else 3)
+    residual = [inputs(shape, 3).flip(0).requires_grad_()] * shortcut
+
+    def curvature(function: Callable[..., Any]) -> tuple[Tensor, ...]:
+        given = [x.clone().requires_grad_(), *residual]
+        spikes = function(one, *given)
+        asked = [*given, *one.norm.parameters()]
+        first = torch.autograd.grad(
+            (spikes**2 * torch.arange(len(spikes)).view(-1, 1, 1, 1)).sum(), asked, create_graph=True
+        )
+        return torch.autograd.grad(torch.stack([(slope**2).sum() for slope in first]).sum(), asked)
+
+    for found, expected in zip(curvature(as_one), curvature(loop), strict=True):
+        assert expected.abs().max() > 0
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("pool", [False, True])
+def test_the_gradient_may_arrive_in_any_order_of_memory(pool: bool) -> None:
+    one, x = row((3, 16, 6, 6), LIF(), 2, pool=pool), inputs((3, 16, 6, 6), 2).requires_grad_()
+    spikes = as_one(one, x)
+    assert spikes is not None
+    assert spikes.is_contiguous(memory_format=torch.channels_last)
+    grad = torch.randn(spikes.shape)
+    slopes = [torch.autograd.grad(spikes, x, same, retain_graph=True)[0] for same in orders(grad)]
+    assert all(torch.equal(slope, slopes[0]) for slope in slopes)
+    assert slopes[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def orders(x: Tensor) -> list[Tensor]:
+    return [x, x.contiguous(memory_format=torch.channels_last), x.repeat(2, 1, 1, 2)[: len(x), :, :, : x.shape[3]]]
+
+
+def test_a_norm_without_parameters_or_running_statistics_is_known() -> None:
+    one, x = row((3, 16, 6, 6), LIF(), 2), inputs((3, 16, 6, 6), 2)
+    for norm in (nn.BatchNorm2d(16, affine=False), nn.BatchNorm2d(16, track_running_stats=False)):
+        other = Row(norm, one.neuron)
+        same(outcome(as_one, other, x), outcome(loop, other, x))
+    same(outcome(as_one, Row(norm.eval(), one.neuron), x), outcome(loop, Row(norm, one.neuron), x))
+
+
+def test_the_mean_of_all_batches_as_running_statistics() -> None:
+    one, other = (row((3, 16, 6, 6), LIF(), 2) for _ in range(2))
+    one.norm.momentum = other.norm.momentum = None  # type: ignore[assignment]
+    for offset in (0.0, 0.5, 2.0):
+        x = inputs((3, 16, 6, 6), 2, offset=offset)
+        as_one(one, x)
+        loop(other, x)
+    for found, expected in zip(one.norm.buffers(), other.norm.buffers(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_no_gradient_is_kept_where_none_is_asked_for() -> None:
+    one, x = row((3, 16, 6, 6), LIF(), 2), inputs((3, 16, 6, 6), 2)
+    with torch.no_grad():
+        spikes = as_one(one, x)
+    assert spikes is not None
+    assert not spikes.requires_grad
+    assert torch.equal(spikes, loop(one, x).detach())
+
+
+def test_what_the_kernel_cannot_do_is_left_to_the_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = (3, 16, 6, 6)
+    one, x = row(shape, LIF(), 2, pool=True), inputs(shape, 2)
+    assert usable(one, x)
+    learned = copy.deepcopy(one)
+    assert isinstance(learned.neuron, Neuron)
+    learned.neuron.learn_decay()
+    refused = [
+        (learned, x),
+        (one, x.double()),
+        (one, x.contiguous()),
+        (one, x[:5]),
+        (one, x[:, :, :1]),
+        (one, x[:0]),
+        (one, x.to("meta")),
+        (Row(one.norm, InputNeuron(2)), x),
+        (Row(nn.BatchNorm1d(16), one.neuron), x[:, :, 0].contiguous()),
+        (Row(nn.BatchNorm2d(16).bfloat16(), one.neuron), x),
+        (Row(one.norm, one.neuron, Repeat(3)), x),
+        (Row(copy.deepcopy(one.norm).eval(), one.neuron), x),
+    ]
+    assert [usable(*given) for given in refused] == [False] * len(refused)
+    assert not usable(one, x, x.bfloat16())
+    monkeypatch.setattr("snnkd_deploy.cluster.size", lambda: 2)
+    assert not usable(one, x)
+
+
+def test_a_hook_on_a_module_is_called() -> None:
+    one, x = row((3, 16, 6, 6), LIF(), 2, pool=True), inputs((3, 16, 6, 6), 2)
+    seen: list[nn.Module] = []
+    layers = list(one)
+    expected = in_a_row(layers, x)
+    assert isinstance(expected.grad_fn, torch.autograd.function.BackwardCFunction)
+    for layer in layers:
+        handle = layer.register_forward_hook(lambda module, given, spikes: seen.append(module))
+        found = in_a_row(layers, x)
+        handle.remove()
+        assert torch.equal(found, expected)
+    assert seen == layers
+
+
+def test_rows_are_found_between_other_layers() -> None:
+    norm, neuron, pool = nn.BatchNorm2d(16), Neuron(2), nn.AvgPool2d(2)
+    torch.manual_seed(0)
+    layers = [
+        nn.Conv2d(3, 16, 3),
+        norm,
+        Repeat(2),
+        neuron,
+        pool,
+        nn.Flatten(),
+        nn.Linear(144, 8),
+        nn.BatchNorm1d(8),
+        Neuron(2),
+    ]
+    channels_last(nn.Sequential(*layers))
+    x = inputs((5, 3, 8, 8), 1)
+    found = in_a_row(layers, x)
+    kinds = names(found)
+    assert kinds.count("_FusedRowBackward") == 2
+    assert not any("BatchNorm" in kind or "AvgPool" in kind for kind in kinds)
+    expected = x
+    for layer in layers:
+        expected = layer(expected)
+    assert torch.equal(found, expected)
+
+
+def names(x: Tensor) -> list[str]:
+    """The functions that made x."""
+    seen, waiting = list[Any](), [x.grad_fn]
+    while waiting:
+        one = waiting.pop()
+        if one is not None and one not in seen:
+            seen.append(one)
+            waiting += [before for before, _ in one.next_functions]
+    return [one.name() for one in seen]
+
+
+@pytest.mark.parametrize("pool", [nn.AvgPool2d(3), nn.AvgPool2d(2, 1), nn.AvgPool2d(2, padding=1), nn.MaxPool2d(2)])
+def test_another_pool_stays_a_module(pool: nn.Module) -> None:
+    x = inputs((3, 16, 6, 6), 2)
+    found = names(in_a_row([nn.BatchNorm2d(16), Neuron(2), pool], x))
+    assert any("Pool" in name for name in found)
+    assert "_FusedRowBackward" in found
+
+
+def test_without_the_kernel_plain_torch_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, x = row((3, 16, 6, 6), LIF(), 2, pool=True), inputs((3, 16, 6, 6), 2)
+
+    def layers(one: Row, x: Tensor) -> Tensor:
+        return in_a_row(list(one), x)
+
+    expected = outcome(layers, one, x)
+    monkeypatch.setenv(kernel.SWITCH, "0")
+    assert "_FusedRowBackward" not in names(layers(copy.deepcopy(one), x))
+    same(outcome(layers, one, x), expected)
+
+
+def test_the_plain_form_is_the_modules() -> None:
+    one, x = row((3, 16, 6, 6), LIF(), 2, still=True, pool=True), inputs((3, 16, 6, 6), 1)
+    norm = one.norm
+    assert isinstance(norm, nn.BatchNorm2d)
+    spec = fused.Spec(LIF(), 2, norm.eps, True, True)
+    found = spec.plain(x, None, norm.weight, norm.bias)
+    assert torch.equal(found, functional.avg_pool2d(loop(Row(norm, one.neuron, one.repeat), x), 2))
+
+
+def test_two_passes_may_share_a_norm_before_the_backward(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, x = row((3, 16, 6, 6), LIF(), 2), inputs((3, 16, 6, 6), 2)
+    plain = loop(one, x)
+    together = as_one(one, x)
+    assert together is not None
+    slopes = [torch.autograd.grad(spikes.sum(), one.norm.get_parameter("weight"))[0] for spikes in (plain, together)]
+    torch.testing.assert_close(*slopes, rtol=1e-5, atol=1e-5)
