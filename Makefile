@@ -61,9 +61,8 @@ lint: setup
 test: lint
 	$(BIN)/python -m pytest
 
-bench: setup
-	$(BIN)/python benchmarks/start_up.py
-	$(BIN)/python benchmarks/training.py --rounds 10 --timesteps 4
+bench: peers
+	$(PEERS)/bin/python benchmarks/bench.py --out runs/bench
 
 clean:
 	rm -rf $(VENV) $(LAVA) $(READERS) $(PEERS) build dist *.egg-info runs report.json

@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from figures import Figure, arguments, conclude
 from nets import SHAPES, SnnTorch, SpikingJelly, ours, pictures, settled
-from paired import machine, paired
+from paired import paired
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.compiler import lower
 from snnkd_deploy.counts import Counts, count, counted
@@ -38,6 +37,7 @@ from snnkd_deploy.trace import trace
 SETTLING = 32
 """Pictures on which a network is brought to its firing rates."""
 WIDTH = {"V": 32}
+OURS, GOAL = "torch forward", "exact operation counts, added to a forward pass"
 Run = Callable[[], Any]
 STACK = ExitStack()
 """Holds hooks until everything is measured."""
@@ -71,7 +71,7 @@ def compared(name: str, given: argparse.Namespace) -> dict[str, Compared]:
     graph = folded(found, source)
     makers: dict[str, Callable[[], Compared]] = {
         "integer simulator": lambda: simulator(found, source, images[: given.simulated]),
-        "torch forward": lambda: ride(found, graph, images, per_sample=False),
+        OURS: lambda: ride(found, graph, images, per_sample=False),
         "torch forward, by sample": lambda: ride(found, graph, images, per_sample=True),
         "NeuroBench": lambda: neurobench(found, images),
         "SpikingJelly": lambda: spikingjelly(found, images),
@@ -205,8 +205,15 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def figures(rows: list[dict[str, Any]]) -> list[Figure]:
+    """What each counter adds to the forward that it counts, in percent; ours beside its goal."""
+    added = [(row["counter"], row["net"], 100 * (row["overhead"] - 1)) for row in rows]
+    goal = [Figure(GOAL, net, percent) for counter, net, percent in added if counter == OURS]
+    return goal + [Figure(f"counts of {one}, added", net, percent, "%", "lower") for one, net, percent in added]
+
+
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
+    options = arguments(__doc__)
     options.add_argument("--nets", nargs="+", choices=["S", "R", "V"], default=["S", "R", "V"])
     options.add_argument("--counters", nargs="+", help="those of the table's second column (default: all)")
     options.add_argument("--batch", type=int, default=64)
@@ -215,15 +222,15 @@ def main() -> None:
     options.add_argument("--width", type=int, help="of the first layer (default: each net's own)")
     options.add_argument("--rounds", type=int, default=7)
     options.add_argument("--threads", type=int, default=2)
-    options.add_argument("--out", type=Path, help="also write the figures as JSON")
     given = options.parse_args()
+    if given.quick:
+        given.nets, given.batch, given.simulated, given.timesteps, given.width, given.rounds = ["S"], 2, 2, 2, 4, 1
     torch.set_num_threads(given.threads)
     rows = [row for name in given.nets for row in measure(name, given)]
     print(f"{given.threads} threads, T = {given.timesteps}, {given.rounds} rounds")
-    print(table(rows))
-    if given.out:
-        settings = {key: value for key, value in vars(given).items() if key != "out"}
-        given.out.write_text(json.dumps({"machine": machine(), "settings": settings, "rows": rows}, indent=2))
+    print(table(rows) + "\n")
+    settings = {key: value for key, value in vars(given).items() if key not in ("out", "quick")}
+    conclude(__file__, figures(rows), settings, given.out, counters=rows)
 
 
 if __name__ == "__main__":

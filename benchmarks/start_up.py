@@ -1,19 +1,19 @@
 """How long `snnkd-deploy --help` takes, beside a bare interpreter and beside importing what it leaves out.
 
-Fresh processes, interleaved; medians, and the median of the per-round ratios to the bare interpreter.
+Fresh processes, interleaved; medians.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from figures import Figure, arguments, conclude
+
+TOOL = "snnkd-deploy "
 COMMANDS = {
     "python -c pass": [sys.executable, "-c", "pass"],
     "snnkd-deploy --help": [str(Path(sys.executable).with_name("snnkd-deploy")), "--help"],
@@ -30,28 +30,16 @@ def seconds(command: list[str]) -> float:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
+    options = arguments(__doc__)
     options.add_argument("--rounds", type=int, default=11)
-    options.add_argument("--out", type=Path, help="also write the figures as JSON")
     given = options.parse_args()
+    given.rounds = 1 if given.quick else given.rounds
     for command in COMMANDS.values():
         seconds(command)  # file caches
     rounds = [{name: seconds(command) for name, command in COMMANDS.items()} for _ in range(given.rounds)]
-    base = next(iter(COMMANDS))
-    rows = {
-        name: {
-            "median_s": statistics.median(one[name] for one in rounds),
-            "ratio": statistics.median(one[name] / one[base] for one in rounds),
-        }
-        for name in COMMANDS
-    }
-    print(f"Python {platform.python_version()}, {given.rounds} rounds")
-    for name, row in rows.items():
-        print(f"{name:22} {row['median_s']:7.3f} s  {row['ratio']:6.1f} x")
-    if given.out:
-        given.out.write_text(
-            json.dumps({"python": platform.python_version(), "rounds": given.rounds, "rows": rows}, indent=2)
-        )
+    medians = {name: statistics.median(one[name] for one in rounds) for name in COMMANDS}
+    figures = [Figure("start-up", name.removeprefix(TOOL), median, "s", "lower") for name, median in medians.items()]
+    conclude(__file__, figures, {"rounds": given.rounds}, given.out)
 
 
 if __name__ == "__main__":

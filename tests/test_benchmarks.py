@@ -9,6 +9,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,18 +108,54 @@ def test_the_recipe_for_cifar100_trains_three_networks_and_names_the_roofline(ci
     assert list(accuracies(done.stdout)) == list(found["networks"])
 
 
-def test_the_forms_of_an_onnx_file_are_timed_side_by_side() -> None:
-    done = run("onnx_forms.py", "--rounds", 1, "--batches", 1, "--timesteps", 2)
+def figures(script: str, folder: Path, *arguments: object) -> dict[tuple[str, str], dict[str, Any]]:
+    """What a benchmark with goals writes at small size; all of it is printed too."""
+    out = folder / "figures.json"
+    done = run(script, "--quick", "--out", out, *arguments)
     assert done.returncode == 0, done.stderr
-    names = [line.rpartition(" ")[0].strip() for line in done.stdout.splitlines()[1:]]
-    assert names == [f"{form}, {of}" for of in ("integer", "float") for form in ("unrolled", "folded", "one-step")]
+    rows = json.loads(out.read_text())["rows"]
+    assert all(f"| {row['what']} | {row['case']} |" in done.stdout for row in rows)
+    assert all(row["measured"] > 0 or row["unit"] == "%" for row in rows)
+    return {(row["what"], row["case"]): row for row in rows}
 
 
-def test_lowering_is_measured_for_each_target() -> None:
-    done = run("compile.py", "--model", "resnet18", "--width", 2, "--targets", "onnx", "nir")
+def test_the_forms_of_an_onnx_file_are_timed_side_by_side(tmp_path: Path) -> None:
+    found = figures("onnx_forms.py", tmp_path)
+    forms = [f"{form}, {of}" for of in ("integer", "float") for form in ("unrolled", "folded", "one-step")]
+    assert all((f"ONNX {form}, against snnTorch eager", "S, batch 1") in found for form in forms)
+    assert ("integer ONNX, time of the float ONNX", "S, batch 2") in found
+
+
+def test_lowering_is_measured_for_each_target(tmp_path: Path) -> None:
+    found = figures("compile.py", tmp_path, "--targets", "onnx", "nir")
+    assert {what for what, _ in found} == {"compile and write ONNX", "lower, net R", "write, net R"}
+    assert found["compile and write ONNX", "R"]["must"] == 0.1
+    held = json.loads((tmp_path / "figures.json").read_text())["details"]["targets"]
+    assert [one["target"] for one in held] == ["onnx", "nir"]
+    assert all(one["gib_peak"] >= one["gib_before"] > 0 and "nodes" in one["result"] for one in held)
+
+
+def test_what_counting_adds_is_measured(tmp_path: Path) -> None:
+    found = figures("counting.py", tmp_path, "--counters", "torch forward", "integer simulator")
+    assert found["exact operation counts, added to a forward pass", "S"]["must"] == 5
+    assert ("counts of integer simulator, added", "S") in found
+
+
+def test_start_up_is_measured(tmp_path: Path) -> None:
+    found = figures("start_up.py", tmp_path)
+    assert found["start-up", "--help"]["measured"] < found["start-up", "import torch"]["measured"]
+
+
+def test_one_table_shows_what_was_met_and_what_was_missed(tmp_path: Path) -> None:
+    done = run("bench.py", "--quick", "--only", "start_up.py", "--out", tmp_path)
     assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()[2:]] == ["onnx", "nir"]
-    assert "nodes" in done.stdout
+    row = json.loads((tmp_path / "start_up.json").read_text())["rows"][1]
+    row["measured"], row["met"] = 3.0, False
+    document = json.loads((tmp_path / "start_up.json").read_text())
+    (tmp_path / "start_up.json").write_text(json.dumps({**document, "rows": [row]}))
+    again = run("bench.py", "--show", tmp_path)
+    assert "| start-up | --help | at most 0.15 s | 3 s | MISSED |  |" in again.stdout
+    assert run("bench.py", "--show", tmp_path / "empty").returncode == 1
 
 
 def test_networks_go_to_every_target_or_are_refused_in_full(tmp_path: Path) -> None:
