@@ -70,6 +70,7 @@ ORDER = (
     "bundle",
     "export",
     "deploy",
+    "unexported",
     "finetune",
     "api",
     "cli",

@@ -20,16 +20,19 @@ from snnkd_deploy.counts import Counts, Layer, Neurons, Synapses, count
 from snnkd_deploy.counts.kinds import SPIKING
 from snnkd_deploy.energy import memory, sampling
 from snnkd_deploy.energy.anns import anns, kernel
+from snnkd_deploy.energy.noise import is_noise
 from snnkd_deploy.energy.operations import REFERENCE, pairs
 from snnkd_deploy.energy.stored import SCHEMA, SCHEMA_VERSION, Report
 from snnkd_deploy.errors import GraphError, InputError
-from snnkd_deploy.ir import Array, BiasedInput, Graph, Relay, Stage, Weighing, canonical_bytes
+from snnkd_deploy.ir import Array, BiasedInput, Graph, Neuron, Relay, Stage, Weighing, canonical_bytes
 from snnkd_deploy.mapping import Mapping as CoreMapping
 from snnkd_deploy.neurobench import neurobench_block
 from snnkd_deploy.placement import as_dict, place
 
 FEW = 100
 """Samples below which a report says that they are few."""
+REAL_BITS = 32
+"""Of weights and states in real numbers, float32, in which networks are trained and run."""
 
 
 def counted(
@@ -42,21 +45,26 @@ def counted(
     data: Mapping[str, Any],
     accuracy: Mapping[str, float | None],
     name: str,
-    target: str,
+    target: str | None = None,
     pictures: Array | None = None,
     unrelayed: Graph | None = None,
     mapping: CoreMapping | None = None,
     state_bits: int | None = None,
     training: Mapping[str, Any] | None = None,
 ) -> Report:
-    """Count `graph` (INTEGER or LEGAL) and the folded `teacher` on integer `inputs`; no prices, no hash.
+    """Count `graph` (from FOLDED on) and the folded `teacher` on integer `inputs`; no prices, no hash.
+
+    `target`: what it was compiled for, None if for nothing. Before INTEGER it is counted in real numbers, of which a
+    state has `REAL_BITS`.
 
     The teacher sees `pictures`, or if there are none what `inputs` tell of them; without its graph `uncounted` says why
     there is none. If `graph` has relays or constant inputs, the ANN of its shape is that of `unrelayed`, the network
     before they were added. `training` is told, not used.
     """
-    if graph.stage < Stage.INTEGER:
-        raise GraphError(f"{graph.name} has no energy:", [f"it is {graph.stage.name}; the integer network is counted"])
+    if graph.stage < Stage.INTEGER and not graph.of(Neuron):
+        raise GraphError(
+            f"{graph.name} has no energy:", ["it has no spiking neurons; an ANN is what one is compared with"]
+        )
     counts = count(graph, inputs)
     if labels is not None and len(labels) != counts.samples:
         raise InputError(f"{len(labels)} labels for {counts.samples} samples")
@@ -67,6 +75,8 @@ def counted(
         counts = replace(counts, layers=tuple(_of_plain(layer, shaped) for layer in counts.layers))
     taught = count(teacher, seen) if teacher is not None and seen is not None else None
     placed = as_dict(mapping, place(graph, counts, mapping)) if mapping is not None else None
+    if graph.stage < Stage.INTEGER:
+        state_bits = REAL_BITS
     model = {**_model(graph, counts, name, target), "state_bits": state_bits, "training": dict(training or {})}
     kept = sampling.grouped(counts, taught)
     intervals = sampling.layer_intervals(kept, counts.samples)
@@ -87,7 +97,9 @@ def counted(
             "ann": anns(shape, shaped, teacher, taught),
             "mapping": placed,
             "sampling": kept,
-            "warnings": _warnings(graph, counts, teacher, taught, tuple(uncounted)),
+            "warnings": _warnings(
+                graph, counts, teacher, taught, tuple(uncounted), is_noise(inputs, graph.input.static)
+            ),
         }
     )
 
@@ -97,10 +109,11 @@ def plain(value: dict[str, Any]) -> dict[str, Any]:
     return dict(json.loads(json.dumps(value, allow_nan=False)))
 
 
-def _model(graph: Graph, counts: Counts, name: str, target: str) -> dict[str, Any]:
+def _model(graph: Graph, counts: Counts, name: str, target: str | None) -> dict[str, Any]:
     synapses = counts.synapses()
     weights = sum(layer.weights for layer in synapses)
     relays = {"relays": _relays(graph)} if graph.of(Relay) else {}
+    bits = max((layer.weight_bits or 0 for layer in synapses), default=None)
     return {
         "name": name,
         "target": target,
@@ -111,7 +124,7 @@ def _model(graph: Graph, counts: Counts, name: str, target: str) -> dict[str, An
         "neurons": sum(prod(layer.shape) for layer in counts.layers if isinstance(layer, Neurons)),
         **relays,
         "params": sum(layer.params for layer in synapses),
-        "weight_bits": max((layer.weight_bits or 0 for layer in synapses), default=None),
+        "weight_bits": REAL_BITS if graph.stage < Stage.INTEGER else bits,
         "zero_weight_fraction": sum(layer.zero_weights for layer in synapses) / max(weights, 1),
     }
 
@@ -218,9 +231,16 @@ def _relays(graph: Graph) -> int:
 
 
 def _warnings(
-    graph: Graph, counts: Counts, teacher: Graph | None, taught: Counts | None, uncounted: tuple[str, ...]
+    graph: Graph, counts: Counts, teacher: Graph | None, taught: Counts | None, uncounted: tuple[str, ...], noise: bool
 ) -> list[str]:
     found = list(counts.warnings)
+    if noise:
+        found.append("the samples are noise: counts on them say nothing about data")
+    if graph.stage < Stage.INTEGER:
+        found.append(
+            "counted in real numbers, before any rounding: tables of integers price it as if rounding moved no spike; "
+            "an export is counted as the integers that run"
+        )
     if counts.samples < FEW:
         found.append(f"only {counts.samples} samples were counted")
     for layer in counts.layers:

@@ -14,7 +14,8 @@ Row = Mapping[str, Any]
 def title(report: Row) -> str:
     """What it is, and what it is not."""
     model = report["model"]
-    return f"Energy of {model['name']} for {model['target']}: an estimate from counts and prices, nothing was measured"
+    whom = f"for {model['target']}" if model["target"] else f"as it is ({model['graph_stage']} graph, no target)"
+    return f"Energy of {model['name']} {whom}: an estimate from counts and prices, nothing was measured"
 
 
 def summary(report: Row) -> Iterator[tuple[str, str]]:
