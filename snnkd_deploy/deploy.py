@@ -130,6 +130,8 @@ class Own:
     """The network of ReLUs before its conversion."""
     samples: Samples
     notes: tuple[str, ...]
+    footprint: int | None
+    """Bytes of parameters and buffers of a torch network; None of a file."""
 
 
 def read_own(
@@ -151,8 +153,9 @@ def read_own(
             f"{job.name} is in training mode, in which {', '.join(acting)} act otherwise than they were trained for: "
             "return network.eval()"
         )
+    footprint = None if job.model is None else _footprint(job.model)
     _, network, ann = job.real()
-    return Own(job.name, network, ann, job.samples, tuple(job.notes))
+    return Own(job.name, network, ann, job.samples, tuple(job.notes), footprint)
 
 
 def compile(  # noqa: A001
@@ -376,6 +379,11 @@ def _modules(model: Any) -> dict[str, str]:
     from snnkd_deploy.frontend.record import is_leaf
 
     return {path: type(one).__name__ for path, one in model.named_modules() if is_leaf(one)}
+
+
+def _footprint(model: Any) -> int:
+    """Bytes of parameters and buffers."""
+    return sum(one.numel() * one.element_size() for one in (*model.parameters(), *model.buffers()))
 
 
 def _spikes(graph: Graph) -> bool:

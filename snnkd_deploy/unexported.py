@@ -87,6 +87,7 @@ def _of_own(model: Any, count: int | None, say: Say, given: dict[str, Any]) -> e
         data={"name": samples.name, "sha256": samples.sha256, "note": samples.note},
         accuracy={},
         name=own.name,
+        footprint=own.footprint if own.ann is None else None,
     )
 
 

@@ -51,6 +51,7 @@ def counted(
     mapping: CoreMapping | None = None,
     state_bits: int | None = None,
     training: Mapping[str, Any] | None = None,
+    footprint: int | None = None,
 ) -> Report:
     """Count `graph` (from FOLDED on) and the folded `teacher` on integer `inputs`; no prices, no hash.
 
@@ -59,7 +60,7 @@ def counted(
 
     The teacher sees `pictures`, or if there are none what `inputs` tell of them; without its graph `uncounted` says why
     there is none. If `graph` has relays or constant inputs, the ANN of its shape is that of `unrelayed`, the network
-    before they were added. `training` is told, not used.
+    before they were added. `training` is told, not used; `footprint`, in bytes, goes into the block for NeuroBench.
     """
     if graph.stage < Stage.INTEGER and not graph.of(Neuron):
         raise GraphError(
@@ -93,7 +94,7 @@ def counted(
             "accuracy": _accuracy(counts, taught, labels, accuracy),
             "layers": [{**_row(layer, counts, graph), "ci95": intervals[layer.name]} for layer in counts.layers],
             "totals": _totals(counts),
-            "neurobench": neurobench_block(counts, graph),
+            "neurobench": neurobench_block(counts, graph, footprint),
             "ann": anns(shape, shaped, teacher, taught),
             "mapping": placed,
             "sampling": kept,
