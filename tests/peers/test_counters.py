@@ -1,4 +1,4 @@
-"""NeuroBench, SpikingJelly and sinabs count one layer as we do where they are right; where they are not, how and why."""
+"""NeuroBench, SpikingJelly and sinabs count a layer as we do where they are right; where they are not, how and why."""
 
 from __future__ import annotations
 
