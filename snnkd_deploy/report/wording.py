@@ -59,7 +59,7 @@ def _break_even(found: Row) -> Iterator[tuple[str, str]]:
         f"{one['name']} {one['verdict']} ({one['value']:.2g} against {band(one['band'])})"
         for one in found["published"]["bands"]
     )
-    yield "Published", f"that spiking pays is, by {', '.join(told)}"
+    yield "Published", f"that spiking pays, judged by others' break-even points: {', '.join(told)}"
     if advice := "; ".join(_advised(found["layers"])):
         yield "Layers", advice
 
