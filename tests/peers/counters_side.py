@@ -1,4 +1,4 @@
-"""What NeuroBench, SpikingJelly and sinabs count of single layers: `python -m tests.peers.counters_side`, run beside them.
+"""What NeuroBench, SpikingJelly and sinabs count of single layers: `python -m tests.peers.counters_side`.
 
 With `--table` beside our own count, as Markdown.
 """
