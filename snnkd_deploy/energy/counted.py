@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
-from math import prod, sqrt
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from snnkd_deploy import __version__
 from snnkd_deploy.counts import Counts, Layer, Neurons, Synapses, count
 from snnkd_deploy.counts.kinds import SPIKING
 from snnkd_deploy.energy import memory, sampling
+from snnkd_deploy.energy.accuracy import accuracies, guessing
 from snnkd_deploy.energy.anns import anns, kernel
 from snnkd_deploy.energy.noise import is_noise
 from snnkd_deploy.energy.operations import REFERENCE, pairs
@@ -79,6 +80,7 @@ def counted(
     if graph.stage < Stage.INTEGER:
         state_bits = REAL_BITS
     model = {**_model(graph, counts, name, target), "state_bits": state_bits, "training": dict(training or {})}
+    right = accuracies(counts, taught, labels, accuracy)
     kept = sampling.grouped(counts, taught)
     intervals = sampling.layer_intervals(kept, counts.samples)
     return plain(
@@ -91,16 +93,17 @@ def counted(
             "measured": False,
             "model": model,
             "data": _data(graph, inputs, counts.samples, data),
-            "accuracy": _accuracy(counts, taught, labels, accuracy),
+            "accuracy": right,
             "layers": [{**_row(layer, counts, graph), "ci95": intervals[layer.name]} for layer in counts.layers],
             "totals": _totals(counts),
             "neurobench": neurobench_block(counts, graph, footprint),
             "ann": anns(shape, shaped, teacher, taught),
             "mapping": placed,
             "sampling": kept,
-            "warnings": _warnings(
-                graph, counts, teacher, taught, tuple(uncounted), is_noise(inputs, graph.input.static)
-            ),
+            "warnings": [
+                *_of_data(inputs, graph, counts, right),
+                *_warnings(graph, counts, teacher, taught, tuple(uncounted)),
+            ],
         }
     )
 
@@ -140,20 +143,6 @@ def _data(graph: Graph, inputs: Array, samples: int, data: Mapping[str, Any]) ->
         **data,
         "samples": samples,
         "inputs_sha256": counted,
-    }
-
-
-def _accuracy(
-    counts: Counts, taught: Counts | None, labels: Array | None, accuracy: Mapping[str, float | None]
-) -> dict[str, Any]:
-    """`snn` and `ann` as given; on the counted samples, of the graphs counted; and how often the two agree."""
-    return {
-        "snn": accuracy.get("snn"),
-        "ann": accuracy.get("ann"),
-        "snn_counted": None if labels is None else float(np.mean(counts.predictions == labels)),
-        "snn_ci95": None if labels is None else _wilson(int(np.sum(counts.predictions == labels)), counts.samples),
-        "ann_counted": None if taught is None or labels is None else float(np.mean(taught.predictions == labels)),
-        "agreement": None if taught is None else float(np.mean(taught.predictions == counts.predictions)),
     }
 
 
@@ -199,13 +188,6 @@ def _totals(counts: Counts) -> dict[str, Any]:
     }
 
 
-def _wilson(hits: int, samples: int) -> list[float]:
-    """The 95 % interval of Wilson for a share of samples."""
-    z, rate = 1.959964, hits / samples
-    middle, width = rate + z * z / (2 * samples), z * sqrt(rate * (1 - rate) / samples + (z / (2 * samples)) ** 2)
-    return [max(0.0, (middle - width) / (1 + z * z / samples)), min(1.0, (middle + width) / (1 + z * z / samples))]
-
-
 def _seen_by(teacher: Graph, graph: Graph, inputs: Array) -> Array | None:
     """The samples of `graph` for its teacher: the same pictures, or the sum of the frames; None if it takes others."""
     ours, theirs = graph.input, teacher.input
@@ -231,19 +213,25 @@ def _relays(graph: Graph) -> int:
     return sum((shape[0] - own) * prod(shape[1:]) for shape, own in shapes)
 
 
+def _of_data(inputs: Array, graph: Graph, counts: Counts, right: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the samples, or with what the network makes of them."""
+    if doubt := guessing(right):
+        yield doubt
+    if is_noise(inputs, graph.input.static):
+        yield "the samples are noise: counts on them say nothing about data"
+    if counts.samples < FEW:
+        yield f"only {counts.samples} samples were counted"
+
+
 def _warnings(
-    graph: Graph, counts: Counts, teacher: Graph | None, taught: Counts | None, uncounted: tuple[str, ...], noise: bool
+    graph: Graph, counts: Counts, teacher: Graph | None, taught: Counts | None, uncounted: tuple[str, ...]
 ) -> list[str]:
     found = list(counts.warnings)
-    if noise:
-        found.append("the samples are noise: counts on them say nothing about data")
     if graph.stage < Stage.INTEGER:
         found.append(
             "counted in real numbers, before any rounding: tables of integers price it as if rounding moved no spike; "
             "an export is counted as the integers that run"
         )
-    if counts.samples < FEW:
-        found.append(f"only {counts.samples} samples were counted")
     for layer in counts.layers:
         if isinstance(layer, Neurons) and layer.rate in (0, 1):
             found.append(
