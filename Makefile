@@ -36,12 +36,13 @@ $(READERS)/.ready: constraints-readers.txt
 
 peers: $(PEERS)/.ready
 
-# Beside this package, since benchmarks run both in one process; --no-deps keeps other builds of torch out.
-$(PEERS)/.ready: pyproject.toml constraints.txt constraints-peers.txt
+# On top of $(VENV), since benchmarks run both in one process; --no-deps keeps other builds of torch out.
+$(PEERS)/.ready: $(READY) constraints-peers.txt
 	$(PYTHON) -m venv --clear $(PEERS)
-	$(PEERS)/bin/python -m pip install --quiet --constraint constraints.txt setuptools torch
-	$(PEERS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(PEERS)/bin/python -m pip install --quiet --no-deps --requirement constraints-peers.txt
+	$(PEERS)/bin/python -c "import sys, sysconfig; \
+	  open(sysconfig.get_path('purelib') + '/peers.pth', 'w').write(f'import site; site.addsitedir({sys.argv[1]!r})')" \
+	  "$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")"
+	$(PEERS)/bin/python -m pip install --quiet --no-deps --ignore-installed --requirement constraints-peers.txt
 	touch $@
 
 demo: setup

@@ -15,7 +15,7 @@ from snnkd_deploy.calibration import FinetuneOptions
 from snnkd_deploy.comparison import differences
 from snnkd_deploy.config import TrainConfig, load_config
 from snnkd_deploy.errors import BundleError, ConfigError, RunError
-from snnkd_deploy.export import ExportOptions, bundle_data, export, verify
+from snnkd_deploy.export import ExportOptions, Say, bundle_data, export, silent, verify
 from snnkd_deploy.ir import Graph
 from snnkd_deploy.progress import Watch
 from snnkd_deploy.run import Run, latest, open_run
@@ -90,20 +90,33 @@ def energy(
     refresh: bool = False,
     samples: int | None = None,
     tables: tuple[str, ...] = (),
+    model: Any = None,
+    say: Say = silent,
+    **reading: Any,
 ) -> dict[str, Any]:
     """The report at `report`, priced with `tables` (none: those that come with the package).
 
     If there is no such file, or with `refresh`, the network of `bundle` (None: the newest export of the newest run) is
     simulated on the test data (all, or the first `samples`), its operations are counted and the report is written.
+    Instead of a bundle, `model` is counted as it is: the folder of a finished run, whose float student that is, or a
+    network of the user's own with the keywords of `snnkd_deploy.compile` (`x` and `y` are its samples and labels).
     """
     from snnkd_deploy import energy as estimator
     from snnkd_deploy.price_files import load_tables
 
+    if bundle is not None and model is not None:
+        raise ConfigError("a bundle and a model are given; one of them is counted")
     prices, path = load_tables(tables), Path(report)
     if not refresh and path.exists():
+        say(f"{path} is there and is read; --refresh counts again")
         return estimator.price(estimator.read(path), prices)
-    source = open_bundle(bundle) if bundle is not None else newest(latest().path)
-    counted = estimator.price(_count(source, samples), prices)
+    if model is not None:
+        from snnkd_deploy.unexported import report as count_model
+
+        counts = count_model(model, samples, say, **reading)
+    else:
+        counts = _count(open_bundle(bundle) if bundle is not None else newest(latest().path), samples)
+    counted = estimator.price(counts, prices)
     estimator.write(path, counted)
     return counted
 

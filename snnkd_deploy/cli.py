@@ -391,6 +391,11 @@ def mapping(bundle: Path | None, as_json: bool) -> None:
 @main.command()
 @click.argument("reports", metavar="REPORT...", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--bundle", type=click.Path(path_type=Path), help="export to count on (default: the newest)")
+@click.option(
+    "--model", help="instead of an export, a network as it is: folder of a run, path.py:function, a .nir file"
+)
+@_own_model
+@_settings(("dataset", "data_dir", "timesteps"))
 @click.option("--refresh", is_flag=True, help="count again even if REPORT exists")
 @click.option("--samples", type=click.IntRange(min=1), help="test images to count on (default: all)")
 @click.option("--table", "tables", multiple=True, help="price table: a name or the path of a .toml file (default: all)")
@@ -411,9 +416,12 @@ def energy(
     full: bool,
     schema: bool,
     as_json: bool,
+    model: str | None,
+    **reading: Any,
 ) -> None:
     """Count the operations of the exported network into REPORT, or read REPORT, and price them.
 
+    With --model, those of a network that was not exported, in real numbers, on --data or --dataset.
     Several reports that exist are compared: accuracy against energy, and which of them no other beats in both.
     """
     if schema:
@@ -421,17 +429,30 @@ def energy(
 
         _print_json(json_schema())
     elif len(reports) == 1:
-        _energy_of_one(reports[0], bundle, refresh, samples, tables, outs, full, as_json)
+        network = _network(model, bundle, reading)
+        _energy_of_one(reports[0], network, refresh, samples, tables, outs, full, as_json)
     elif not reports:
         raise ConfigError("name the report to write or to read, for example report.json, or several to compare")
-    elif bundle or refresh or samples:
-        raise ConfigError("--bundle, --refresh and --samples are for one report; several are read as they are")
+    elif bundle or model or refresh or samples:
+        raise ConfigError("--bundle, --model, --refresh and --samples are for one report; several are read as they are")
     else:
         _energy_of_several(reports, tables, outs, as_json)
 
 
+def _network(model: str | None, bundle: Path | None, reading: dict[str, Any]) -> dict[str, Any]:
+    """What is counted, as `api.energy` takes it; samples of the user's own are called `x` there."""
+    given = {key: value for key, value in reading.items() if value is not None}
+    if model is None:
+        if given:
+            raise ConfigError(f"{_flags([*given])}: goes with --model")
+        return {"bundle": bundle}
+    if "data" in given:
+        given["x"] = given.pop("data")
+    return {"bundle": bundle, "model": model, "say": _say, **given}
+
+
 def _energy_of_one(
-    report: Path, bundle: Path | None, refresh: bool, samples: int | None, tables: tuple[str, ...],
+    report: Path, network: dict[str, Any], refresh: bool, samples: int | None, tables: tuple[str, ...],
     outs: tuple[Path, ...], full: bool, as_json: bool,
 ) -> None:  # fmt: skip
     from snnkd_deploy.api import energy as run_energy
@@ -439,7 +460,7 @@ def _energy_of_one(
 
     for path in outs:
         check_suffix(path)
-    priced = run_energy(report, bundle, refresh=refresh, samples=samples, tables=tables)
+    priced = run_energy(report, refresh=refresh, samples=samples, tables=tables, **network)
     for path in outs:
         write_as(priced, path)
     _print_json(priced) if as_json else click.echo(render(priced, full=full))

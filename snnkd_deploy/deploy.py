@@ -119,6 +119,45 @@ class Checked:
     refusal: RefusedError | None
 
 
+@dataclass(frozen=True, eq=False)
+class Own:
+    """A network of the user's own as it computes, compiled for nothing."""
+
+    name: str
+    graph: Graph
+    """Its spiking network, in real numbers; of a file of this package the integers that it holds."""
+    ann: Graph | None
+    """The network of ReLUs before its conversion."""
+    samples: Samples
+    notes: tuple[str, ...]
+    footprint: int | None
+    """Bytes of parameters and buffers of a torch network; None of a file."""
+
+
+def read_own(
+    model: Any,
+    samples: Any = None,
+    labels: Any = None,
+    *,
+    weights: Path | str | None = None,
+    input_shape: Shape | None = None,
+    dataset: str | None = None,
+    data_dir: Path | str | None = None,
+    name: str | None = None,
+    **more: Any,
+) -> Own:
+    """A network and its samples, given as `compile` takes them. InputError if it would train while it is run."""
+    job = _Job(model, "onnx", samples, labels, weights, input_shape, dataset, data_dir, None, None, name, more)
+    if weights is None and (acting := job.acting_in_training()):
+        raise InputError(
+            f"{job.name} is in training mode, in which {', '.join(acting)} act otherwise than they were trained for: "
+            "return network.eval()"
+        )
+    footprint = None if job.model is None else _footprint(job.model)
+    _, network, ann = job.real()
+    return Own(job.name, network, ann, job.samples, tuple(job.notes), footprint)
+
+
 def compile(  # noqa: A001
     model: Any,
     target: str | Target = "loihi",
@@ -202,12 +241,22 @@ class _Job:
         self.origins: Mapping[str, str] = {}
         self.notes: list[str] = [self.samples.note] if self.samples.note else []
 
-    def compiled(self) -> Deployment:
-        """All the way to the target's integers."""
+    def acting_in_training(self) -> list[str]:
+        """Kinds of layers that are in training mode, and act otherwise there."""
+        from snnkd_deploy.frontend.network import acting_in_training
+
+        return [] if self.model is None else acting_in_training(self.model)
+
+    def real(self) -> tuple[Read, Graph, Graph | None]:
+        """What was read, its spiking network, and if that had to be made, the network of ReLUs."""
         found = self._read()
         self.notes += found.notes
         ann = None if _spikes(found.graph) else found.graph
-        network = found.graph if ann is None else self._converted(found.graph)
+        return found, found.graph if ann is None else self._converted(found.graph), ann
+
+    def compiled(self) -> Deployment:
+        """All the way to the target's integers."""
+        found, network, ann = self.real()
         self.trail, self.origins = (("traced", network),), self._placed(found.origins, network)
         options = self.options
         calibration = options.calibrated(self.calibration)
@@ -330,6 +379,11 @@ def _modules(model: Any) -> dict[str, str]:
     from snnkd_deploy.frontend.record import is_leaf
 
     return {path: type(one).__name__ for path, one in model.named_modules() if is_leaf(one)}
+
+
+def _footprint(model: Any) -> int:
+    """Bytes of parameters and buffers."""
+    return sum(one.numel() * one.element_size() for one in (*model.parameters(), *model.buffers()))
 
 
 def _spikes(graph: Graph) -> bool:

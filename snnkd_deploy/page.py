@@ -15,15 +15,16 @@ STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --paper: #fff; --quiet: #5c6670; --line: #d5dae0; --tint: #f3f5f7; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --paper: #14171a; --quiet: #9aa5b0; --line: #363d45;
        --tint: #1e2328; } }
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 62rem;
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 66rem;
        margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; line-height: 1.2; } h2 { font-size: 1.2rem; margin-top: 2.2rem; break-after: avoid; }
 p.quiet, figcaption { color: var(--quiet); }
 p.lead { font-size: 1.15rem; padding: .8rem 1rem; background: var(--tint); border-left: 4px solid #2a7fb8; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-.wide { overflow-x: auto; } .wide table { font-size: .9rem; }
-th, td { padding: .25rem .8rem .25rem 0; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
-td { white-space: nowrap; } td.word { white-space: normal; } th { vertical-align: bottom; }
+.wide { overflow-x: auto; } .wide table { font-size: .84rem; }
+th, td { padding: .25rem .7rem .25rem 0; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
+td { white-space: nowrap; } td.word { white-space: normal; overflow-wrap: break-word; } th { vertical-align: bottom; }
+th:last-child, td:last-child { padding-right: 0; }
 th.word, td.word { text-align: left; } tr.total td { font-weight: 600; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: .5rem 0; }
 dt { font-weight: 600; } dd { margin: 0; }

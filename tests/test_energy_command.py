@@ -118,7 +118,11 @@ def test_reports_of_one_name_are_told_apart_by_their_folders(written: Path) -> N
     ("arguments", "code", "text"),
     [
         ((), 2, "name the report to write or to read"),
-        (("report.json", "report.json", "--refresh"), 2, "--bundle, --refresh and --samples are for one report"),
+        (
+            ("report.json", "report.json", "--refresh"),
+            2,
+            "--bundle, --model, --refresh and --samples are for one report",
+        ),
         (("report.json", "missing.json"), 3, "no report at missing.json"),
         (("report.json", "--table", "cmos45"), 2, "no price table 'cmos45'; known: "),
         (("report.json", "--table", "mine.toml"), 2, "no price table mine.toml"),

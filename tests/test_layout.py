@@ -71,6 +71,7 @@ ORDER = (
     "bundle",
     "export",
     "deploy",
+    "unexported",
     "finetune",
     "api",
     "cli",

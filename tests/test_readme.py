@@ -31,6 +31,7 @@ from snnkd_deploy.ir import (
     Node,
     Output,
 )
+from snnkd_deploy.price_files import parse_table
 from snnkd_deploy.registry import load_exporter
 from snnkd_deploy.snn.engines import ENGINES
 from snnkd_deploy.target import Target, load_target, target_names
@@ -204,6 +205,20 @@ def test_every_link_leads_to_a_page() -> None:
         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
             assert (folder / link).is_file(), link
     assert all(f"(docs/{name})" in README for name in PAGES)
+
+
+def test_the_price_table_of_the_energy_page_is_one() -> None:
+    block = PAGES["energy.md"].split('    name = "mine"')[1].split("\n\n`scope`")[0]
+    prices = parse_table('name = "mine"' + block.replace("\n    ", "\n"), "mine.toml").prices
+    assert prices["synop"] == (0.02, 0.03, 0.05)
+
+
+def test_the_rules_of_the_energy_page_are_held_by_files_that_are_there() -> None:
+    header, *rows = table("The rules it keeps", PAGES["energy.md"])
+    assert header == ["rule", "in the report", "held by"]
+    files = [name for row in rows for name in re.findall(r"`(tests/[^`]+)`", row[2])]
+    assert len(files) >= len(rows)
+    assert all((ROOT / name).is_file() for name in files)
 
 
 @pytest.mark.parametrize("command", commands())

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
-from math import prod, sqrt
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -19,17 +19,21 @@ from snnkd_deploy import __version__
 from snnkd_deploy.counts import Counts, Layer, Neurons, Synapses, count
 from snnkd_deploy.counts.kinds import SPIKING
 from snnkd_deploy.energy import memory, sampling
+from snnkd_deploy.energy.accuracy import accuracies, guessing
 from snnkd_deploy.energy.anns import anns, kernel
+from snnkd_deploy.energy.noise import is_noise
 from snnkd_deploy.energy.operations import REFERENCE, pairs
 from snnkd_deploy.energy.stored import SCHEMA, SCHEMA_VERSION, Report
 from snnkd_deploy.errors import GraphError, InputError
-from snnkd_deploy.ir import Array, BiasedInput, Graph, Relay, Stage, Weighing, canonical_bytes
+from snnkd_deploy.ir import Array, BiasedInput, Graph, Neuron, Relay, Stage, Weighing, canonical_bytes
 from snnkd_deploy.mapping import Mapping as CoreMapping
 from snnkd_deploy.neurobench import neurobench_block
 from snnkd_deploy.placement import as_dict, place
 
 FEW = 100
 """Samples below which a report says that they are few."""
+REAL_BITS = 32
+"""Of weights and states in real numbers, float32, in which networks are trained and run."""
 
 
 def counted(
@@ -42,21 +46,27 @@ def counted(
     data: Mapping[str, Any],
     accuracy: Mapping[str, float | None],
     name: str,
-    target: str,
+    target: str | None = None,
     pictures: Array | None = None,
     unrelayed: Graph | None = None,
     mapping: CoreMapping | None = None,
     state_bits: int | None = None,
     training: Mapping[str, Any] | None = None,
+    footprint: int | None = None,
 ) -> Report:
-    """Count `graph` (INTEGER or LEGAL) and the folded `teacher` on integer `inputs`; no prices, no hash.
+    """Count `graph` (from FOLDED on) and the folded `teacher` on integer `inputs`; no prices, no hash.
+
+    `target`: what it was compiled for, None if for nothing. Before INTEGER it is counted in real numbers, of which a
+    state has `REAL_BITS`.
 
     The teacher sees `pictures`, or if there are none what `inputs` tell of them; without its graph `uncounted` says why
     there is none. If `graph` has relays or constant inputs, the ANN of its shape is that of `unrelayed`, the network
-    before they were added. `training` is told, not used.
+    before they were added. `training` is told, not used; `footprint`, in bytes, goes into the block for NeuroBench.
     """
-    if graph.stage < Stage.INTEGER:
-        raise GraphError(f"{graph.name} has no energy:", [f"it is {graph.stage.name}; the integer network is counted"])
+    if graph.stage < Stage.INTEGER and not graph.of(Neuron):
+        raise GraphError(
+            f"{graph.name} has no energy:", ["it has no spiking neurons; an ANN is what one is compared with"]
+        )
     counts = count(graph, inputs)
     if labels is not None and len(labels) != counts.samples:
         raise InputError(f"{len(labels)} labels for {counts.samples} samples")
@@ -67,7 +77,10 @@ def counted(
         counts = replace(counts, layers=tuple(_of_plain(layer, shaped) for layer in counts.layers))
     taught = count(teacher, seen) if teacher is not None and seen is not None else None
     placed = as_dict(mapping, place(graph, counts, mapping)) if mapping is not None else None
+    if graph.stage < Stage.INTEGER:
+        state_bits = REAL_BITS
     model = {**_model(graph, counts, name, target), "state_bits": state_bits, "training": dict(training or {})}
+    right = accuracies(counts, taught, labels, accuracy)
     kept = sampling.grouped(counts, taught)
     intervals = sampling.layer_intervals(kept, counts.samples)
     return plain(
@@ -80,14 +93,17 @@ def counted(
             "measured": False,
             "model": model,
             "data": _data(graph, inputs, counts.samples, data),
-            "accuracy": _accuracy(counts, taught, labels, accuracy),
+            "accuracy": right,
             "layers": [{**_row(layer, counts, graph), "ci95": intervals[layer.name]} for layer in counts.layers],
             "totals": _totals(counts),
-            "neurobench": neurobench_block(counts, graph),
+            "neurobench": neurobench_block(counts, graph, footprint),
             "ann": anns(shape, shaped, teacher, taught),
             "mapping": placed,
             "sampling": kept,
-            "warnings": _warnings(graph, counts, teacher, taught, tuple(uncounted)),
+            "warnings": [
+                *_of_data(inputs, graph, counts, right),
+                *_warnings(graph, counts, teacher, taught, tuple(uncounted)),
+            ],
         }
     )
 
@@ -97,10 +113,11 @@ def plain(value: dict[str, Any]) -> dict[str, Any]:
     return dict(json.loads(json.dumps(value, allow_nan=False)))
 
 
-def _model(graph: Graph, counts: Counts, name: str, target: str) -> dict[str, Any]:
+def _model(graph: Graph, counts: Counts, name: str, target: str | None) -> dict[str, Any]:
     synapses = counts.synapses()
     weights = sum(layer.weights for layer in synapses)
     relays = {"relays": _relays(graph)} if graph.of(Relay) else {}
+    bits = max((layer.weight_bits or 0 for layer in synapses), default=None)
     return {
         "name": name,
         "target": target,
@@ -111,7 +128,7 @@ def _model(graph: Graph, counts: Counts, name: str, target: str) -> dict[str, An
         "neurons": sum(prod(layer.shape) for layer in counts.layers if isinstance(layer, Neurons)),
         **relays,
         "params": sum(layer.params for layer in synapses),
-        "weight_bits": max((layer.weight_bits or 0 for layer in synapses), default=None),
+        "weight_bits": REAL_BITS if graph.stage < Stage.INTEGER else bits,
         "zero_weight_fraction": sum(layer.zero_weights for layer in synapses) / max(weights, 1),
     }
 
@@ -126,20 +143,6 @@ def _data(graph: Graph, inputs: Array, samples: int, data: Mapping[str, Any]) ->
         **data,
         "samples": samples,
         "inputs_sha256": counted,
-    }
-
-
-def _accuracy(
-    counts: Counts, taught: Counts | None, labels: Array | None, accuracy: Mapping[str, float | None]
-) -> dict[str, Any]:
-    """`snn` and `ann` as given; on the counted samples, of the graphs counted; and how often the two agree."""
-    return {
-        "snn": accuracy.get("snn"),
-        "ann": accuracy.get("ann"),
-        "snn_counted": None if labels is None else float(np.mean(counts.predictions == labels)),
-        "snn_ci95": None if labels is None else _wilson(int(np.sum(counts.predictions == labels)), counts.samples),
-        "ann_counted": None if taught is None or labels is None else float(np.mean(taught.predictions == labels)),
-        "agreement": None if taught is None else float(np.mean(taught.predictions == counts.predictions)),
     }
 
 
@@ -185,13 +188,6 @@ def _totals(counts: Counts) -> dict[str, Any]:
     }
 
 
-def _wilson(hits: int, samples: int) -> list[float]:
-    """The 95 % interval of Wilson for a share of samples."""
-    z, rate = 1.959964, hits / samples
-    middle, width = rate + z * z / (2 * samples), z * sqrt(rate * (1 - rate) / samples + (z / (2 * samples)) ** 2)
-    return [max(0.0, (middle - width) / (1 + z * z / samples)), min(1.0, (middle + width) / (1 + z * z / samples))]
-
-
 def _seen_by(teacher: Graph, graph: Graph, inputs: Array) -> Array | None:
     """The samples of `graph` for its teacher: the same pictures, or the sum of the frames; None if it takes others."""
     ours, theirs = graph.input, teacher.input
@@ -217,12 +213,25 @@ def _relays(graph: Graph) -> int:
     return sum((shape[0] - own) * prod(shape[1:]) for shape, own in shapes)
 
 
+def _of_data(inputs: Array, graph: Graph, counts: Counts, right: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the samples, or with what the network makes of them."""
+    if doubt := guessing(right):
+        yield doubt
+    if is_noise(inputs, graph.input.static):
+        yield "the samples are noise: counts on them say nothing about data"
+    if counts.samples < FEW:
+        yield f"only {counts.samples} samples were counted"
+
+
 def _warnings(
     graph: Graph, counts: Counts, teacher: Graph | None, taught: Counts | None, uncounted: tuple[str, ...]
 ) -> list[str]:
     found = list(counts.warnings)
-    if counts.samples < FEW:
-        found.append(f"only {counts.samples} samples were counted")
+    if graph.stage < Stage.INTEGER:
+        found.append(
+            "counted in real numbers, before any rounding: tables of integers price it as if rounding moved no spike; "
+            "an export is counted as the integers that run"
+        )
     for layer in counts.layers:
         if isinstance(layer, Neurons) and layer.rate in (0, 1):
             found.append(

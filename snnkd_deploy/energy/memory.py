@@ -91,7 +91,8 @@ def _inputs(row: Row, real: bool) -> Accesses:
 
 def charged(row: Row, accesses: Accesses, repeats: int, memory: Memory, state_bits: int | None) -> list[Charge]:
     """As operations on memories of the sizes that the layer needs."""
-    weight, state = memory.value_bits or row.get("weight_bits") or 0, memory.value_bits or state_bits or 0
+    weight = memory.value_bits or row.get("weight_bits") or ROUNDED_BITS
+    state = memory.value_bits or state_bits or STATE_BITS
     event, pixel = memory.value_bits or memory.event_bits, memory.value_bits or PIXEL_BITS
     sizes = {
         "weights": (row.get("params", 0) * weight, weight),
@@ -99,12 +100,16 @@ def charged(row: Row, accesses: Accesses, repeats: int, memory: Memory, state_bi
         "events": (memory.fifo_entries * event, event),
         "addresses": (0, 0),
     }
-    if row.get("input_kind") in ("picture", "values"):
+    if "synops" in row and row["input_kind"] in ("picture", "values"):
         sizes["events"] = (row["inputs"] * pixel, pixel)
     return _charges(row["name"], accesses, repeats, sizes)
 
 
 PIXEL_BITS = 8
+ROUNDED_BITS = 8
+"""Of weights in real numbers under a table of integers, as of the ANN's."""
+STATE_BITS = 32
+"""Of a state whose target says none."""
 
 
 def charged_ann(layer: Row, accesses: Accesses, memory: Memory, activation_bits: int) -> list[Charge]:

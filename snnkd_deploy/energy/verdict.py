@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from snnkd_deploy.energy.accuracy import guessing
 from snnkd_deploy.energy.anns import compared
 from snnkd_deploy.energy.operations import conventions
 
@@ -38,10 +39,14 @@ def of_cases(cases: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def headline(report: Row, entries: list[dict[str, Any]]) -> dict[str, Any]:
-    """Ranges over all comparisons, against each ANN and in all; wins are counted at nominal prices."""
+    """Ranges over all comparisons, against each ANN and in all; wins are counted at nominal prices.
+
+    `verdict` is None unless all agree, and of a network that is hardly better than guessing.
+    """
     cases = [case for entry in entries for case in entry["cases"]]
     roles = [ann["role"] for ann in compared(report)]
     found = of_cases(cases)
+    doubt = guessing(report["accuracy"])
     kinds = ("wins", "loses", "depends")
     tables = {kind: [one["table"] for one in entries if one["verdict"] == kind] for kind in kinds}
     return {
@@ -51,11 +56,17 @@ def headline(report: Row, entries: list[dict[str, Any]]) -> dict[str, Any]:
         "tables": [entry["table"] for entry in entries],
         "by_verdict": tables,
         "tables_without_ratio": [entry["table"] for entry in entries if not entry["of"]],
-        "verdict": found["verdict"] if found["verdict"] != "depends" else None,
-        "statement": _statement(found, tables),
+        "verdict": None if doubt or found["verdict"] == "depends" else found["verdict"],
+        "statement": _doubted(found, doubt) if doubt and found["of"] else _statement(found, tables),
         "warnings": [f"{entry['table']}: {text}" for entry in entries for text in entry["warnings"]],
         "excluded": [*NEVER, *_left_out(report, entries)],
     }
+
+
+def _doubted(found: Row, doubt: str) -> str:
+    """A network that does not do what it is for has no energy to be proud of."""
+    low, high = found["ratio"]
+    return f"No verdict: {doubt}. ANN/SNN energy would be {low:.3g} to {high:.3g}"
 
 
 def _statement(found: Row, tables: Mapping[str, list[str]]) -> str:

@@ -71,13 +71,15 @@ def evaluating(module: nn.Module) -> list[str]:
         raise TraceError(
             "the network cannot be deployed:", [f"{key}: holds values that are not finite" for key in wrong]
         )
-    kinds = {type(one).__name__ for one in module.modules() if one.training and _acts_in_training(one)}
+    kinds = acting_in_training(module)
     module.eval()
-    return [f"was in training mode, is put into evaluation ({', '.join(sorted(kinds))})"] if kinds else []
+    return [f"was in training mode, is put into evaluation ({', '.join(kinds)})"] if kinds else []
 
 
-def _acts_in_training(module: nn.Module) -> bool:
-    return isinstance(module, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd)
+def acting_in_training(module: nn.Module) -> list[str]:
+    """Kinds of the layers that are in training mode and compute something else there."""
+    kinds = nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd
+    return sorted({type(one).__name__ for one in module.modules() if one.training and isinstance(one, kinds)})
 
 
 @dataclass(frozen=True, eq=False)

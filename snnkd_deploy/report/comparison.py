@@ -33,9 +33,10 @@ def runs(found: Row) -> Sheet:
     drawn, rows = main_table(found), []
     for run in sorted(found["runs"], key=lambda one: -float(one["accuracy"])):
         low, high = run["ci95"]
+        named = (run["name"], run["target"] or NOTHING, run["method"] or NOTHING)
         rows.append(
             (
-                *(run["name"], run["target"], run["method"] or NOTHING, str(run["timesteps"]), str(run["weight_bits"])),
+                *(*named, str(run["timesteps"]), str(run["weight_bits"])),
                 f"{run['accuracy']:.2%} ({low:.1%} to {high:.1%})",
                 *(at_least([run["energy_pj"][drawn][1]] * 3, drawn in run["lower_bound"]), ranged(run["ratio"])),
                 f"{len(run['front'])} of {len(found['tables'])}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from snnkd_deploy.report.numbers import NOTHING, band, form, number, one_energy, ranged, share, wins
+from snnkd_deploy.report.numbers import NOTHING, at_least, band, form, number, one_energy, ranged, share, wins
 from snnkd_deploy.report.sheets import Sheet, anns, named, sheet
 
 Row = Mapping[str, Any]
@@ -84,13 +84,19 @@ def _split(report: Row, what: str, like: str, title: str) -> Sheet:
         (
             entry["table"],
             *(one_energy(entry["snn"][what][name][1]) if name in entry["snn"][what] else NOTHING for name in shown),
-            one_energy(entry["snn"]["total"][1]),
+            _whole(entry["snn"]),
         )
         for entry in entries
     ]
     columns = (named("price table", "price table"), *(named(name, like) for name in shown), named("total", "total"))
     note = f"{len(names) - MOST} more are in the JSON and CSV reports" if len(names) > MOST else ""
     return Sheet(title, columns, rows, note=note)
+
+
+def _whole(snn: Row) -> str:
+    """The total, marked where something has no price; where nothing has one, there is none."""
+    nominal = snn["total"][1]
+    return at_least([nominal] * 3, snn["lower_bound"]) if nominal or not snn["lower_bound"] else NOTHING
 
 
 def _part(snn: Row, what: str, name: str) -> float:

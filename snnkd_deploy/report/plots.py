@@ -153,6 +153,8 @@ def rates(report: Row) -> Figure | None:
     rows = [row for row in report["layers"] if "rate_per_step" in row]
     if not rows:
         return None
+    from matplotlib.ticker import PercentFormatter
+
     values = np.array([row["rate_per_step"] for row in rows])
     drawn = figure(max(4.5, 2.2 + 0.62 * values.shape[1]), 1.3 + 0.34 * len(rows))
     axes = drawn.add_subplot()
@@ -165,7 +167,8 @@ def rates(report: Row) -> Figure | None:
         for (row, step), value in np.ndenumerate(values):
             axes.text(step, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=8,
                       color="#101010" if value > limit else "#f4f4f4")  # fmt: skip
-    drawn.colorbar(shown, ax=axes, label="spikes per neuron", fraction=0.08)
+    percent = PercentFormatter(1.0, decimals=0)
+    drawn.colorbar(shown, ax=axes, label="spikes per neuron", fraction=0.08, format=percent)
     return drawn
 
 

@@ -14,7 +14,8 @@ Row = Mapping[str, Any]
 def title(report: Row) -> str:
     """What it is, and what it is not."""
     model = report["model"]
-    return f"Energy of {model['name']} for {model['target']}: an estimate from counts and prices, nothing was measured"
+    whom = f"for {model['target']}" if model["target"] else f"as it is ({model['graph_stage']} graph, no target)"
+    return f"Energy of {model['name']} {whom}: an estimate from counts and prices, nothing was measured"
 
 
 def summary(report: Row) -> Iterator[tuple[str, str]]:
@@ -58,7 +59,7 @@ def _break_even(found: Row) -> Iterator[tuple[str, str]]:
         f"{one['name']} {one['verdict']} ({one['value']:.2g} against {band(one['band'])})"
         for one in found["published"]["bands"]
     )
-    yield "Published", f"that spiking pays is, by {', '.join(told)}"
+    yield "Published", f"that spiking pays, judged by others' break-even points: {', '.join(told)}"
     if advice := "; ".join(_advised(found["layers"])):
         yield "Layers", advice
 

@@ -142,9 +142,15 @@ def test_no_samples_are_refused() -> None:
         report(inputs=PIXELS[:0])
 
 
-def test_only_integer_networks_have_an_energy() -> None:
-    with pytest.raises(GraphError, match="it is FOLDED; the integer network is counted"):
+def test_an_ann_is_no_network_to_count() -> None:
+    with pytest.raises(GraphError, match="it has no spiking neurons; an ANN is what one is compared with"):
         report(teacher())
+
+
+def test_noise_is_warned_of() -> None:
+    noise = np.random.default_rng(0).integers(0, 4, (300, 1, 2, 2))
+    assert "the samples are noise: counts on them say nothing about data" in report(inputs=noise)["warnings"]
+    assert not any("noise" in text for text in report()["warnings"])
 
 
 def test_a_teacher_of_other_samples_is_not_counted() -> None:

@@ -69,3 +69,10 @@ def test_sources_say_where_prices_come_from_and_what_is_missing() -> None:
     (row,) = sources(priced(load_table("yan2024_22nm"))).rows
     assert row[:2] == ("yan2024_22nm", "secondary")
     assert "Without a price here: 35 mac (snn)" in row[4]
+
+
+def test_a_total_without_all_prices_is_marked_and_without_any_price_there_is_none() -> None:
+    totals = {row[0]: row[-1] for row in by_class(priced()).rows}
+    assert totals["truenorth_average"] == "-"
+    assert totals["loihi1_davies"].startswith("≥ ")
+    assert not totals["cmos45_fp32"].startswith("≥ ")
