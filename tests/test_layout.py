@@ -120,6 +120,7 @@ EXPORTERS_SEE = {
     "target",
     "simulate",
     "bounds",
+    "native",
     "check",
     "proof",
     "exporters",
