@@ -44,4 +44,4 @@ def run(path: Path, inputs: Array, loader: Mapping[str, Any]) -> Record:
     return load(path).record(inputs)
 
 
-proofs = (Proof("native-runtime", run, samples=1000),)
+proofs = (Proof("native-runtime", run, samples=1000, native=True),)

@@ -24,6 +24,7 @@ ORDER = (
     "native",
     "check",
     "proof",
+    "runner",
     "passes",
     "compiler",
     "graph_file",
