@@ -37,8 +37,9 @@ from snnkd_deploy.passes.fold_batchnorm import fold_batchnorm
 from snnkd_deploy.proof import Proof, agree, first_difference
 from snnkd_deploy.registry import chosen_options, load_exporter
 from snnkd_deploy.run import Run, latest, now, open_run
+from snnkd_deploy.runner import Runner, runner
 from snnkd_deploy.samples import Samples, open_saved
-from snnkd_deploy.simulate import Record, batches
+from snnkd_deploy.simulate import Record
 from snnkd_deploy.target import Target, load_target
 
 Say = Callable[[str], None]
@@ -290,12 +291,13 @@ def _prove(
     except RuntimeMissingError as reason:
         return {**entry, "reason": str(reason)}
     seconds = time.perf_counter() - start
-    expected = _expected(reference, inputs)
+    expected, by = _expected(reference, inputs, proof)
     compared = _compared(reference, expected, met, f"{file.name} run by {proof.name}")
     return {
         **entry,
         "verified": True,
         "samples": count,
+        "held_against": by,
         "spikes": int(sum(int(spikes.sum()) for spikes in expected.spikes.values())),
         **compared,
         "accuracy": share(met.logits.argmax(axis=1), data.test.labels, count),
@@ -320,10 +322,12 @@ def share(answers: Array, labels: Array | None, count: int) -> float | None:
     return None if labels is None else float((answers == labels[:count]).mean())
 
 
-def _expected(reference: Graph, inputs: Array, size: int = 64) -> Record:
-    parts = list(batches(reference, inputs, size))
+def _expected(reference: Graph, inputs: Array, proof: Proof) -> tuple[Record, str]:
+    """What the network does, and who ran it: the simulator if it is the native runtime that is to be proven."""
+    who = Runner(reference, None) if proof.native else runner(reference, inputs)
+    parts = list(who.records(inputs))
     spikes = {name: np.concatenate([part.spikes[name] for part in parts], axis=1) for name in parts[0].spikes}
-    return Record(spikes, np.concatenate([part.logits for part in parts]))
+    return Record(spikes, np.concatenate([part.logits for part in parts])), who.by
 
 
 def _ladder(run: Run, compiled: Compiled, data: DataSet, proofs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from snnkd_deploy.bounds import bounds, largest
 from snnkd_deploy.ir import Array, Graph, Neuron, Node, Output
+from snnkd_deploy.runner import runner
 from snnkd_deploy.simulate import batches, membranes, sample_axis
 from snnkd_deploy.target import Target
 
@@ -34,25 +35,33 @@ class Rung:
     layers: Mapping[str, Activity]
     answers: Array
     """The class with the largest logit, `(samples,)`."""
+    run_by: str
+    """Who ran it, in words."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a manifest."""
         layers = {name: vars(activity) for name, activity in self.layers.items()}
-        return {"accuracy": self.accuracy, "samples": self.samples, "layers": layers}
+        return {"accuracy": self.accuracy, "samples": self.samples, "run_by": self.run_by, "layers": layers}
 
 
 def climb(graph: Graph, inputs: Array, labels: Array) -> Rung:
-    """Run all samples through the reference simulator."""
+    """Run all samples: natively where that can be, else through the reference simulator."""
+    who = runner(graph, inputs)
+    logits, fired = _simulated(graph, inputs) if who.native is None else who.native.fired(inputs)
+    found, samples = logits.argmax(axis=1), inputs.shape[sample_axis(graph)]
+    layers = {name: _activity(counts, samples * graph.timesteps) for name, counts in fired.items()}
+    return Rung(float((found == labels).mean()), samples, layers, found, who.by)
+
+
+def _simulated(graph: Graph, inputs: Array) -> tuple[Array, dict[str, Array]]:
+    """Logits, and how often each neuron fired."""
     fired: dict[str, Array] = {}
 
     def note(node: Node, arguments: tuple[Array, ...], value: Array) -> None:
         if isinstance(node, Neuron):
             fired[node.name] = fired.get(node.name, 0) + value.sum(axis=(0, 1), dtype=np.int64)
 
-    found = np.concatenate([record.logits.argmax(axis=1) for record in batches(graph, inputs, observe=note)])
-    samples = inputs.shape[sample_axis(graph)]
-    layers = {name: _activity(counts, samples * graph.timesteps) for name, counts in fired.items()}
-    return Rung(float((found == labels).mean()), samples, layers, found)
+    return np.concatenate([record.logits for record in batches(graph, inputs, observe=note)]), fired
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ class Proof:
     samples: int
     required: bool = True
     """Whether an export without this proof counts as unverified."""
+    native: bool = False
+    """Whether it is the native runtime itself that runs, which then is held against the simulator alone."""
 
 
 @dataclass(frozen=True)

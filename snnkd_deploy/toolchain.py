@@ -44,8 +44,7 @@ def shared_library(sources: Sequence[Path], flags: Sequence[str], language: Lang
     Several processes may ask at once: each builds beside and renames. RuntimeMissingError without a compiler, or with
     what it says where it refuses the source.
     """
-    program = compiler(language)
-    path = _folder() / f"{sources[0].stem}-{_key(program, sources, tuple(flags))}.so"
+    program, path = compiler(language), library_path(sources, flags, language)
     if path.is_file():
         return path
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -57,6 +56,11 @@ def shared_library(sources: Sequence[Path], flags: Sequence[str], language: Lang
             raise RuntimeMissingError(f"{program} refuses {sources[0].name}:\n{made.stderr.strip()}")
         os.replace(partial, path)
     return path
+
+
+def library_path(sources: Sequence[Path], flags: Sequence[str], language: Language = "C++") -> Path:
+    """Where the library of these sources lies, or will. RuntimeMissingError without a compiler."""
+    return _folder() / f"{sources[0].stem}-{_key(compiler(language), sources, tuple(flags))}.so"
 
 
 def _folder() -> Path:

@@ -131,7 +131,7 @@ def test_rules_of_a_target(change: object, message: str) -> None:
         verify(replace(with_node(graph, big), stage=Stage.LEGAL), LOIHI)
 
 
-CHIPS, FORMATS = ("loihi", "loihi2"), ("c", "nir", "npz", "onnx", "snntorch")
+CHIPS, FORMATS = ("loihi", "loihi2"), ("c", "native", "nir", "npz", "onnx", "snntorch")
 EVERY = (*CHIPS, *FORMATS)
 Limit = tuple[tuple[str, ...], str, str, Any, Any]
 LIMITS: list[Limit] = [
@@ -144,7 +144,7 @@ LIMITS: list[Limit] = [
     (EVERY, "s", "threshold", 131071, 131072),
     (EVERY, "s", "threshold", 1, 0),
     ((*CHIPS, "nir"), "s", "decay", 1 / 4096, 0.0),
-    (("c", "npz", "onnx", "snntorch"), "s", "decay", 0.0, -1 / 4096),
+    (("c", "native", "npz", "onnx", "snntorch"), "s", "decay", 0.0, -1 / 4096),
 ]
 
 
@@ -173,7 +173,7 @@ def test_each_limit_holds_at_its_value_and_not_beyond(
 RESETS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(CHIPS, ("zero",)),
     **dict.fromkeys(FORMATS, ("zero", "subtract")),
-    **dict.fromkeys(("c", "npz", "onnx", "snntorch"), ("zero", "subtract", "subtract_late", "none")),
+    **dict.fromkeys(("c", "native", "npz", "onnx", "snntorch"), ("zero", "subtract", "subtract_late", "none")),
 }
 
 
@@ -199,7 +199,7 @@ def test_leaks_per_channel_need_a_target_that_has_them(name: str) -> None:
 
 
 SIDES = [(name, side, 127) for name in CHIPS for side in ("stride", "padding", "dilation", "kernel", "groups")]
-SIDES += [(name, "stride", 2**31 - 1) for name in FORMATS]
+SIDES += [(name, "stride", 65536 if name == "native" else 2**31 - 1) for name in FORMATS]
 
 
 @pytest.mark.parametrize(("name", "side", "last"), SIDES)

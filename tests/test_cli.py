@@ -260,7 +260,7 @@ def test_diff_says_same_or_where(tiny_bundle: Bundle, tiny_run: Run, tmp_path: P
         (
             ("export", "--target", "loihi9"),
             2,
-            "no target 'loihi9'; known: c, loihi, loihi2, nir, npz, onnx, snntorch; did you mean",
+            "no target 'loihi9'; known: c, loihi, loihi2, native, nir, npz, onnx, snntorch; did you mean",
         ),
         (("train", "--dataset", "fashon-mnist"), 2, "did you mean 'fashion-mnist'"),
         (("train", "--dataset", "fashion-mnist"), 2, "{train,t10k}-images-idx3-ubyte"),

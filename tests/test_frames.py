@@ -96,7 +96,7 @@ def test_the_graphs_are_the_networks(run: Run) -> None:
     assert (source.shape, source.static, source.spikes) == (SHAPE[1:], False, True)
 
 
-@pytest.mark.parametrize("target", ["c", "nir", "npz", "loihi", "loihi2"])
+@pytest.mark.parametrize("target", ["c", "native", "nir", "npz", "loihi", "loihi2"])
 def test_each_format_gets_every_spike_right(
     run: Run, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

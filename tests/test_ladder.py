@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.compiler import lower
 from snnkd_deploy.errors import LegalityError
 from snnkd_deploy.ir import Graph, Input, Linear, Neuron, Output, Stage
 from snnkd_deploy.ladder import climb, margins, warnings
+from snnkd_deploy.native import library
 from snnkd_deploy.simulate import simulate
 from snnkd_deploy.target import load_target
+from tests.native.integer_networks import NETWORKS
 from tests.networks import CHAIN, random_inputs, random_network
 
 
@@ -31,6 +34,22 @@ def test_rates_dead_and_saturated_neurons_are_those_of_the_spikes() -> None:
             assert activity.dead == (per_neuron == 0).sum()
             assert activity.saturated == (per_neuron == 1).sum()
             assert activity.neurons == per_neuron.size
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_rung_is_the_same_whoever_ran_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = NETWORKS[name]()
+    inputs = random_inputs(graph, 9)
+    labels = np.arange(9) % 10
+    library.build()
+    fast = climb(graph, inputs, labels)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    library.build.cache_clear()
+    slow = climb(graph, inputs, labels)
+    assert fast.run_by.startswith("native runtime (")
+    assert slow.run_by == "reference simulator, integer arithmetic"
+    assert {**fast.as_dict(), "run_by": ""} == {**slow.as_dict(), "run_by": ""}
+    np.testing.assert_array_equal(fast.answers, slow.answers)
 
 
 def test_margins_are_what_membranes_reach_and_what_they_can() -> None:

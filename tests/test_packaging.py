@@ -65,7 +65,7 @@ def test_the_wheel_runs_where_it_is_installed(built: Path, tmp_path: Path) -> No
     command = [sys.executable, "-S", "-c", found_first]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.startswith(str(target))
-    assert done.stdout.strip().endswith("['.c', '.net', '.net', '.nir', '.npz', '.onnx', '.py']")
+    assert done.stdout.strip().endswith("['.c', '.net', '.net', '.snn', '.nir', '.npz', '.onnx', '.py']")
 
 
 def test_the_editable_install_is_this_tree() -> None:

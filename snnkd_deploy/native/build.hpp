@@ -225,9 +225,10 @@ class Builder {
         const Node& node = *made.node;
         const int steps = plan_.network.timesteps;
         made.fraction = node.fraction_bits;
+        made.keeps_current = node.keeps_current();
         if (node.leak.size() != 1 || node.leak[0] != 1) return;
         made.leak_shift = node.leak_bits;
-        made.rounds = int64_t(node.leak_bits) * (steps - 1) > node.fraction_bits;
+        made.rounds = made.keeps_current || int64_t(node.leak_bits) * (steps - 1) > node.fraction_bits;
         if (made.rounds) return;
         // Nothing falls below the point, so that its place is free; 16 saves the neurons a shift.
         int64_t most = node.membrane >> node.fraction_bits;
@@ -267,6 +268,8 @@ class Builder {
             const Node& node = *made.node;
             block.threshold = split(made, block, [&](int c) { return of(node.threshold, c) << made.fraction; }, INT32_MAX);
             block.leak = split(made, block, [&](int c) { return of(node.leak, c); }, 0);
+            if (made.keeps_current)
+                block.current = split(made, block, [&](int c) { return of(node.current, c); }, 0);
         }
         made.blocks.push_back(std::move(block));
     }

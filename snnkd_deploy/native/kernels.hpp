@@ -444,24 +444,34 @@ inline void add_direct(const Direct& one, int step, int x, int byte, int o, V32&
 // What all neurons of a block share; a copy, so that the compiler knows that no store changes it.
 struct Rule {
     int fraction, shift, bits;  // shift: of the leak, or -1; bits: of the leak's denominator
+    int current_bits;           // of what is kept of a current, or -1
     Reset reset;
     bool reached;  // whether the largest membrane is asked for
 };
 
-inline V32 leaked(const Rule& rule, V32 v, V32 numerator) {
-    if (rule.shift >= 0) return (v + ((v >> 31) & ((1 << rule.shift) - 1))) >> rule.shift;
+// v * numerator / 2^bits, truncated toward zero, without a product of more than 31 bits.
+inline V32 scaled(V32 v, V32 numerator, int bits) {
     const V32 sign = v >> 31, magnitude = (v ^ sign) - sign;
-    // |v| * numerator >> bits without a product of more than 31 bits
-    const V32 low = magnitude & ((1 << rule.bits) - 1);
-    const V32 kept = (magnitude >> rule.bits) * numerator + ((low * numerator) >> rule.bits);
+    const V32 low = magnitude & ((1 << bits) - 1);
+    const V32 kept = (magnitude >> bits) * numerator + ((low * numerator) >> bits);
     return (kept ^ sign) - sign;
+}
+
+inline V32 leaked(const Rule& rule, V32 v, V32 numerator) {
+    if (rule.shift < 0) return scaled(v, numerator, rule.bits);
+    return (v + ((v >> 31) & ((1 << rule.shift) - 1))) >> rule.shift;
 }
 
 inline V32 largest(V32 one, V32 other) { return one > other ? one : other; }
 
-// One vector of neurons of any kind: v, and whether it fired, from step to step.
+// One vector of neurons of any kind: v, whether it fired, and the current that is kept, from step to step.
 struct Membrane {
-    V32 v = {}, fired = {}, reach = {};
+    V32 v = {}, fired = {}, reach = {}, u = {};
+
+    V32 arriving(const Rule& rule, V32 current, const int32_t* numerators) {
+        if (rule.current_bits >= 0) current = u = scaled(u, get<V32>(numerators), rule.current_bits) + current;
+        return current;
+    }
 
     V32 step(const Rule& rule, V32 current, V32 threshold, V32 numerator) {
         v = leaked(rule, v, numerator);
@@ -478,6 +488,8 @@ struct Membrane {
 // The usual neuron: reset to zero, a leak by a shift that drops nothing.
 struct Plain {
     V32 v = {};
+
+    V32 arriving(const Rule&, V32 current, const int32_t*) { return current; }
 
     V32 step(const Rule& rule, V32 current, V32 threshold, V32) {
         v = (v >> rule.shift) + current;
@@ -505,12 +517,14 @@ inline void note_reach(const Share&, const Operation&, const Plain&, const Plain
 template <class Sum, class Neuron, bool WHOLE, int DIRECTS>
 void fire_row(const Share& share, const Operation& op, const Block& block, const Row& row) {
     const Value& out = share.value(op.out);
-    const Rule rule{op.fraction, op.leak_shift, op.node->leak_bits, op.node->reset, share.reach != nullptr};
+    const Rule rule{op.fraction, op.leak_shift, op.node->leak_bits, op.keeps_current ? op.node->current_bits : -1,
+                    op.node->reset, share.reach != nullptr};
     const int steps = share.plan.network.timesteps, width = out.shape.width, position = out.position;
     const int padded = block.padded, bytes = std::min(LANES / 8, position), first_byte = block.first / 8;
     const int end = std::min(padded, position * 8 - block.first);
     const int64_t step_bytes = out.step(), apart = row.apart;
     const int32_t *still = row.still, *thresholds = block.threshold.data(), *leaks = block.leak.data();
+    const int32_t* kept = block.current.data();
     Sum* sums = static_cast<Sum*>(row.sums);
     const Sum* biases = static_cast<const Sum*>(row.biases);
     const Direct direct = DIRECTS == 1 ? row.directs[0] : Direct{};
@@ -534,6 +548,8 @@ void fire_row(const Share& share, const Operation& op, const Block& block, const
                 if (DIRECTS < 0)
                     for (const Direct& one : row.directs)
                         add_direct(one, step, x, first_byte + o / 8, o, current[0], current[1]);
+                current[0] = evens.arriving(rule, current[0], kept + o);
+                current[1] = odds.arriving(rule, current[1], kept + o + HALF);
                 const V32 even_fired = evens.step(rule, current[0], threshold[0], numerator[0]);
                 store_bits(to, bits_of(even_fired, odds.step(rule, current[1], threshold[1], numerator[1])), bytes);
             }

@@ -6,7 +6,8 @@ import ctypes
 from functools import cache
 from pathlib import Path
 
-from snnkd_deploy.toolchain import shared_library
+from snnkd_deploy.errors import RuntimeMissingError
+from snnkd_deploy.toolchain import library_path, shared_library
 
 FLAGS = ("-std=c++17", "-O3", "-fwrapv", "-pthread")
 FOLDER = Path(__file__).parent
@@ -52,6 +53,14 @@ class Results(ctypes.Structure):
         *((name, ctypes.POINTER(ctypes.c_void_p)) for name in ("spikes", "nonzero", "sums", "step_spikes")),
         *((name, ctypes.c_void_p) for name in ("reached", "reach")),
     )
+
+
+def built() -> bool:
+    """Whether `build` finds the library that an earlier call has left, or need not look: there is no compiler."""
+    try:
+        return library_path(SOURCES, FLAGS, "C++").is_file()
+    except RuntimeMissingError:
+        return True
 
 
 @cache

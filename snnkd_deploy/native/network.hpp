@@ -55,7 +55,15 @@ struct Node {
     Reset reset = Reset::zero;
     int leak_bits = 0, fraction_bits = 0, own = 0;  // own: channels that are no relays
     std::vector<int32_t> leak, threshold;           // one, or one per channel
+    int current_bits = 0;                           // of what is kept of a current, as the leak of a membrane
+    std::vector<int32_t> current;
     int64_t membrane = 0;                           // no |v| exceeds it, in 2^-fraction_bits of a weight unit
+
+    bool keeps_current() const {
+        for (int32_t one : current)
+            if (one) return true;
+        return false;
+    }
 };
 
 struct Network {
@@ -173,9 +181,13 @@ inline void read_neuron(Reader& from, Node& node) {
     node.membrane = from.number<int32_t>();
     node.leak = from.array<int32_t>();
     node.threshold = from.array<int32_t>();
-    for (const auto* one : {&node.leak, &node.threshold})
+    node.current_bits = from.count(0, 15);
+    node.current = from.array<int32_t>();
+    for (const auto* one : {&node.leak, &node.threshold, &node.current})
         check(one->size() == 1 || int(one->size()) == node.shape.channels, node, "it has another number of channels");
     for (int32_t leak : node.leak) check(leak >= 0 && leak <= 1 << node.leak_bits, node, "its leak is not in 0..1");
+    for (int32_t kept : node.current)
+        check(kept >= 0 && kept <= 1 << node.current_bits, node, "what it keeps of a current is not in 0..1");
     for (int32_t threshold : node.threshold)
         check(threshold > 0 && int64_t(threshold) << node.fraction_bits <= LARGEST, node, "its threshold is too large");
     check(node.membrane >= 0, node, "its membrane is too large");

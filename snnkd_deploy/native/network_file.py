@@ -44,6 +44,7 @@ CODES: dict[type[Node], int] = {
 RESETS: tuple[Reset, ...] = ("zero", "subtract", "subtract_late", "none")
 LARGEST_INT32, LARGEST_INT8 = 2**31 - 1, 127
 LEAK_BITS, FRACTION_BITS = 15, 16
+LARGEST_SIDE, LARGEST_DILATION = 65536, 16384
 ONE: Pair = (1, 1)
 
 
@@ -67,15 +68,25 @@ def _beyond(node: Node, limits: Bounds) -> Iterator[str]:
         met = max(met, int(np.abs(node.bias).max()))
         if np.abs(node.weight).max(initial=0) > LARGEST_INT8:
             yield f"{node.name}: weights {node.weight.min()}..{node.weight.max()}, an int8_t holds -127..127"
+    if isinstance(node, Conv2d | Pool):
+        yield from _too_far(node)
     if isinstance(node, Neuron):
-        met = max(largest(limits.membranes[node.name]), int(node.threshold.max()) << node.fraction_bits)
-        if node.leak[1] > LEAK_BITS or node.fraction_bits > FRACTION_BITS:
-            kept = f"a leak over 2**{node.leak[1]}, {node.fraction_bits} fraction bits"
+        held = (limits.membranes, limits.currents)
+        met = max(*(largest(one[node.name]) for one in held), int(node.threshold.max()) << node.fraction_bits)
+        bits = max(node.leak[1], node.current_leak[1])
+        if bits > LEAK_BITS or node.fraction_bits > FRACTION_BITS:
+            kept = f"a leak over 2**{bits}, {node.fraction_bits} fraction bits"
             yield f"{node.name}: {kept}; 2**{LEAK_BITS} and {FRACTION_BITS} are accepted"
-        if node.keeps_current:
-            yield f"{node.name}: its neurons keep their current; the native runtime has a membrane alone"
     if met > LARGEST_INT32:
         yield f"{node.name}: its sums can reach {met}, an int32_t ends at {LARGEST_INT32}"
+
+
+def _too_far(node: Conv2d | Pool) -> Iterator[str]:
+    kernel = node.kernel if isinstance(node, Pool) else node.weight.shape[2:]
+    padding, dilation = ((0, 0), ONE) if isinstance(node, Pool) else (node.padding, node.dilation)
+    if max(*kernel, *node.stride, *padding) > LARGEST_SIDE or max(dilation) > LARGEST_DILATION:
+        met = f"kernel {kernel}, stride {node.stride}, padding {padding}, dilation {dilation}"
+        yield f"{node.name}: {met}; up to {LARGEST_SIDE} are accepted, of a dilation {LARGEST_DILATION}"
 
 
 def pack(graph: Graph) -> bytes:
@@ -112,6 +123,8 @@ def _own(node: Node, limits: Bounds) -> Iterator[bytes]:
         own = node.own if isinstance(node, Relay) else limits.values[node.name][0].size
         yield b"".join(map(_int, (RESETS.index(node.reset), bits, node.fraction_bits, own)))
         yield _int(largest(limits.membranes[node.name])) + _array(numerators, "<i4") + _array(node.threshold, "<i4")
+        numerators, bits = node.current_leak
+        yield _int(bits) + _array(numerators, "<i4")
 
 
 def _synapses(node: Linear | Conv2d) -> bytes:

@@ -128,7 +128,7 @@ struct Block {
     std::vector<Dense> dense;
     std::vector<Diagonal> diagonals;
     Table<int16_t> bias16;
-    Table<int32_t> bias, still_bias, threshold, leak;
+    Table<int32_t> bias, still_bias, threshold, leak, current;
 };
 
 // For each byte the rows of weights that its bits name, and how many: of singles a row a bit, of fours a row a nibble.
@@ -170,6 +170,7 @@ struct Operation {
     int fraction = 0;                       // bits behind the point of a membrane
     int leak_shift = -1;                    // where the leak is a shift; -1: it multiplies
     bool rounds = false;                    // whether that shift can drop anything
+    bool keeps_current = false;
 };
 
 struct Plan {

@@ -103,6 +103,11 @@ class Native:
         logits = self._run(samples, spikes=self._pointers(spikes))
         return Record({name: found[:, :, : neurons[name].own] for name, found in spikes.items()}, logits)
 
+    def fired(self, inputs: Array) -> tuple[Array, dict[str, Array]]:
+        """Logits, and how often each neuron fired over samples and steps, relays included; in the layer's shape."""
+        found = {layer.name: np.zeros(layer.shape, dtype=np.int64) for layer in self.layers if layer.neurons}
+        return self._run(self._samples(inputs), sums=self._pointers(found)), found
+
     def watch(self, inputs: Array) -> Watched:
         """What the layers did, without keeping it sample by sample."""
         samples = self._samples(inputs)

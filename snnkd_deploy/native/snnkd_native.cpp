@@ -192,6 +192,8 @@ class Sample {
         made.own = made.shape.channels;
         made.membrane = 1 << 20;
         made.leak = std::move(leak);
+        made.current_bits = reset == Reset::none ? 3 : 0;
+        made.current = {reset == Reset::none ? 5 : 0};
         for (int c = 0; c < made.shape.channels; c++) made.threshold.push_back(int32_t(random() % 300) + 20);
         return add(made);
     }

@@ -30,6 +30,7 @@ def readout(bias: int, high: int = 1) -> Graph:
     ("exporter", "largest"),
     [
         ("c", (2**31 - 2) // 3),  # sums are checked with room for twice the bias: 3 * bias + 1 = 2**31 - 1
+        ("native", 2**31 - 2),
         ("onnx", 2**31 - 2),
         ("nir", 2**24 - 2),
         ("snntorch", (2**24 - 1) // 3),  # the same room, in float32

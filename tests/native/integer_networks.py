@@ -81,11 +81,19 @@ class Integers:
         weight = self.weights(features, self.shapes[self.last][0])
         return self.add(Linear(name=self.named("linear"), inputs=(self.last,), weight=weight, bias=self.bias(features)))
 
-    def neurons(self, reset: Reset, decay: float | Array = 0.5, high: int = 600, bits: int = 6, own: int = -1) -> str:
+    def neurons(
+        self,
+        reset: Reset,
+        decay: float | Array = 0.5,
+        high: int = 600,
+        bits: int = 6,
+        own: int = -1,
+        current: float | Array = 0.0,
+    ) -> str:
         source, channels = self.last, self.shapes[self.last][0]
         threshold = self.random.integers(1, high, size=channels)
         given: dict[str, Any] = {"name": self.named("lif"), "inputs": (source,), "decay": decay, "threshold": threshold}
-        given |= {"reset": reset, "decay_bits": 12, "fraction_bits": bits}
+        given |= {"reset": reset, "decay_bits": 12, "fraction_bits": bits, "current_decay": current}
         return self.add(Neuron(**given) if own < 0 else Relay(**given, own=own))
 
     def pool(self, kind: type[SumPool2d] | type[MaxPool2d], kernel: Pair = (2, 2), stride: Pair = (2, 2)) -> str:
@@ -180,6 +188,18 @@ def graded_frames() -> Graph:
     return build.finish(3)
 
 
+def keeping() -> Graph:
+    """Neurons that keep their current, all alike and channel by channel."""
+    build = Integers(Input(name="input", shape=(2, 8, 7)))
+    build.conv(150, stride=(2, 2))
+    build.neurons("subtract", decay=0.5, high=60_000, current=0.75)
+    build.conv(33)
+    build.neurons("none", decay=1.0, current=np.arange(33) / 64)
+    build.linear(70)
+    build.neurons("subtract_late", decay=0.9, high=2000, current=0.3)
+    return build.finish(6)
+
+
 def wide_input() -> Graph:
     """Numbers of more than 8 bits, of both signs, whose sums no float32 holds; constants come in with them."""
     constant = np.arange(42).reshape(1, 7, 6)
@@ -206,5 +226,5 @@ def long() -> Graph:
 
 
 NETWORKS: dict[str, Callable[[], Graph]] = {
-    one.__name__: one for one in (mlp, cnn, residual, attentive, graded_frames, wide_input, long)
+    one.__name__: one for one in (mlp, cnn, residual, attentive, graded_frames, keeping, wide_input, long)
 }

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from snnkd_deploy.errors import BundleError, LegalityError
-from snnkd_deploy.ir import Add, Conv2d, Graph, Input, Linear, Neuron, Output, Relu, Stage
+from snnkd_deploy.ir import Add, Conv2d, Graph, Input, Linear, MaxPool2d, Neuron, Output, Relu, Stage
 from snnkd_deploy.native import load
 from snnkd_deploy.native.network_file import LARGEST_INT32, pack, refusals
 from snnkd_deploy.simulate import simulate
-from tests.native.integer_networks import cnn, mlp, residual
+from tests.native.integer_networks import Integers, cnn, mlp, residual
 from tests.networks import ANY, random_network
 
 SETS = ("portable", "avx2", "avx512")
@@ -96,9 +96,32 @@ def test_leaks_and_points_that_do_not_fit_are_refused() -> None:
     assert list(refusals(leak)) == ["lif2: a leak over 2**16, 0 fraction bits; 2**15 and 16 are accepted"]
 
 
-def test_neurons_that_keep_their_current_are_refused() -> None:
-    graph = changed(mlp(), Neuron, current_decay=0.5)
-    assert list(refusals(graph)) == ["lif2: its neurons keep their current; the native runtime has a membrane alone"]
+def test_a_current_that_is_kept_has_to_fit_as_the_membrane_does() -> None:
+    graph = changed(mlp(), Neuron, current_decay=0.5, decay=0.0)
+    assert not list(refusals(graph))
+    leak = changed(mlp(), Neuron, current_decay=1 / 2**16, decay_bits=16, decay=0.5, fraction_bits=0)
+    assert list(refusals(leak)) == ["lif2: a leak over 2**16, 0 fraction bits; 2**15 and 16 are accepted"]
+    grows = replace(changed(mlp(), Neuron, current_decay=1.0, decay=0.0), timesteps=200)
+    assert [one.split(" can")[0] for one in refusals(grows)] == ["lif2: its sums"]
+
+
+def test_windows_that_go_too_far_are_refused() -> None:
+    def far(**sides: tuple[int, int]) -> Graph:
+        build = Integers(Input(name="x", shape=(1, 3, 3)))
+        build.conv(1, **sides)  # type: ignore[arg-type]
+        build.pool(MaxPool2d, build.shapes[build.last][1:], (1, 1))  # type: ignore[arg-type]
+        return build.finish(1)
+
+    for sides in ({"stride": (65536, 1)}, {"padding": (20_000, 1), "dilation": (16384, 1)}):
+        graph = far(**sides)
+        assert not list(refusals(graph))
+        samples = np.ones((1, 1, 3, 3), dtype=np.uint8)
+        np.testing.assert_array_equal(load(graph).run(samples), simulate(graph, samples).logits)
+    assert list(refusals(far(stride=(65537, 1)))) == [
+        "conv1: kernel (3, 3), stride (65537, 1), padding (1, 1), dilation (1, 1); "
+        "up to 65536 are accepted, of a dilation 16384"
+    ]
+    assert len(list(refusals(far(padding=(20_000, 1), dilation=(16385, 1))))) == 1
 
 
 def test_a_file_says_what_a_graph_says(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from tests.networks import (
     ATTENTIVE,
     CHAIN,
     EVERY_RESET,
+    KEEPING,
     LEAKS,
     SPIKING_ENDS,
     Recipe,
@@ -32,7 +33,7 @@ from tests.networks import (
 )
 
 RECIPES = {"chain": CHAIN, "any": replace(ANY, decays_per_channel=True), "resets": EVERY_RESET, "leaks": LEAKS,
-           "ends": SPIKING_ENDS, "attentive": ATTENTIVE}  # fmt: skip
+           "ends": SPIKING_ENDS, "keeping": KEEPING, "attentive": ATTENTIVE}  # fmt: skip
 
 
 @cache
