@@ -181,7 +181,7 @@ def test_a_network_of_your_own_is_checked_and_exported(workplace: Path) -> None:
     (workplace / "mine.py").write_text(OWN)
     done = call("check", "--target", "loihi", "--model", "mine.py:net", "--input-shape", "1,8,8", "--timesteps", 3)
     assert done.exit_code == 0, done.output
-    assert "loihi can hold this mine.py:net: 3 layers with weights, 3 timesteps" in done.output
+    assert "loihi can hold this mine.py:net: 2 layers with weights, 3 timesteps" in done.output
     assert "Neuron, decay 0.5, threshold 1, reset zero" in done.output
     own = ("--model", "mine.py:net", "--dataset", "digits", "--timesteps", 3)
     done = call("export", "--target", "onnx", *own, "--samples", 20)
