@@ -73,6 +73,25 @@ def folded(network: Network) -> Network:
     return same
 
 
+def plain(network: Network) -> Network:
+    """The folded network with neurons of plain torch operations and a loop over time, for torch.compile."""
+    return _with(folded(network), _Plain).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+class _Plain(nn.Module):
+    def __init__(self, neuron: Neuron) -> None:
+        super().__init__()
+        self.timesteps, self.decay, self.threshold = neuron.timesteps, neuron.decay, neuron.threshold
+
+    def forward(self, current: Tensor) -> Tensor:
+        potential, spikes = torch.zeros(()), []
+        for arriving in current.unflatten(0, (self.timesteps, -1)).unbind():
+            potential = self.decay * potential + arriving
+            spikes.append((potential > self.threshold).to(current.dtype))
+            potential = potential * (1 - spikes[-1])
+        return torch.cat(spikes)
+
+
 class SnnTorch(nn.Module):
     """The same layers with `snntorch.Leaky`, called once per step; mean logits (B, classes)."""
 

@@ -12,7 +12,7 @@ from math import prod
 
 import numpy as np
 
-from snnkd_deploy.errors import RuntimeMissingError
+from snnkd_deploy.errors import BundleError, RuntimeMissingError
 from snnkd_deploy.ir import Array, Graph, Stage, Weighing
 from snnkd_deploy.native import Native, library, load
 from snnkd_deploy.native.network_file import refusals
@@ -51,13 +51,16 @@ def runner(graph: Graph, inputs: Array) -> Runner:
     """The native runtime if there is a compiler, it holds the network, and it is worth building for so many samples."""
     if problems := list(refusals(graph)):
         return Runner(graph, None, problems[0])
-    if not library.built() and work(graph) * inputs.shape[sample_axis(graph)] < WORTH_BUILDING:
+    samples = inputs.shape[sample_axis(graph)]
+    if not samples:
+        return Runner(graph, None, "there are no samples")
+    if not library.built() and work(graph) * samples < WORTH_BUILDING:
         return Runner(
             graph, None, "the native runtime is not built yet, and would take longer to build than to simulate"
         )
     try:
         native = load(graph)
-    except RuntimeMissingError as error:
+    except (RuntimeMissingError, BundleError) as error:
         return Runner(graph, None, str(error))
     few = next(parts(graph, inputs, HELD))
     difference = first_difference(graph, simulate(graph, few), native.record(few))
@@ -67,9 +70,9 @@ def runner(graph: Graph, inputs: Array) -> Runner:
 
 
 def parts(graph: Graph, inputs: Array, size: int) -> Iterator[Array]:
-    """`size` samples at a time; none at all are one part."""
+    """`size` samples at a time."""
     axis = sample_axis(graph)
-    for start in range(0, max(inputs.shape[axis], 1), size):
+    for start in range(0, inputs.shape[axis], size):
         yield np.take(inputs, range(start, min(start + size, inputs.shape[axis])), axis=axis)
 
 

@@ -65,7 +65,7 @@ def simulate(graph: Graph, inputs: Array, observe: Observer | None = None, look:
     last_reader = {name: node.name for node in graph for name in node.inputs}
     for node in graph:
         arguments = tuple(values[name] for name in node.inputs)
-        value = _sample(graph, inputs) if isinstance(node, Input) else evaluate(node, arguments, graph, look)
+        value = entering(graph, inputs) if isinstance(node, Input) else evaluate(node, arguments, graph, look)
         values[node.name] = value
         if isinstance(node, Neuron) and (own := own_channels(node)) != slice(0):
             spikes[node.name] = value[:, :, own].astype(np.uint8)
@@ -211,7 +211,8 @@ def _read_out(value: Array, graph: Graph) -> Array:
     return np.asarray(steps.sum(axis=0) if graph.stage >= Stage.INTEGER else steps.mean(axis=0))
 
 
-def _sample(graph: Graph, inputs: Array) -> Array:
+def entering(graph: Graph, inputs: Array) -> Array:
+    """What `inputs` are to the network, `(time or 1, batch, *shape)`. InputError if they do not fit."""
     node = graph.input
     leading = 1 if node.static else 2
     if inputs.shape[leading:] != node.sample_shape or (not node.static and len(inputs) != graph.timesteps):

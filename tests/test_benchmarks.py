@@ -212,3 +212,18 @@ def test_a_figure_stands_beside_its_goal(monkeypatch: pytest.MonkeyPatch) -> Non
     free = figure("something else", "S", 3.0, "ms", "lower").row()
     assert (free["must"], free["met"], free["unit"], free["better"]) == (None, None, "ms", "lower")
     assert "MISSED" in script["table"]([figure("start-up", "--help", 1.0).row()])
+
+
+@pytest.mark.peers
+def test_inference_is_timed_beside_what_others_run(tmp_path: Path) -> None:
+    done = run("inference.py", "--quick", "--threads", 1, "--out", tmp_path / "inference.json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "inference.json").read_text())
+    against = [row["what"] for row in found["rows"] if row["case"] == "S, batch 2"]
+    assert against[:2] == [
+        "integer inference against snnTorch eager",
+        "integer inference against the fastest of torch.compile and onnxruntime fp32",
+    ]
+    assert all(row["measured"] > 0 for row in found["rows"])
+    assert all(0.02 < rate < 0.3 for rate in found["details"]["S, batch 2"]["rates"].values())
+    assert done.stdout.count("; logits exact; spike rates ") == 2

@@ -55,6 +55,12 @@ def test_what_32_bits_cannot_hold_is_simulated() -> None:
     assert found.by == "reference simulator, integer arithmetic"
 
 
+def test_nothing_is_run_without_samples() -> None:
+    found = runner(mlp(), random_inputs(mlp(), 0))
+    assert (found.native, found.why) == (None, "there are no samples")
+    assert not list(found.records(random_inputs(mlp(), 0)))
+
+
 def test_without_a_compiler_it_is_simulated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     library.build.cache_clear()

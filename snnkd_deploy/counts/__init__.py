@@ -15,27 +15,34 @@ import numpy as np
 from snnkd_deploy.counts.ann import ann_layers, collapsed
 from snnkd_deploy.counts.derive import derive
 from snnkd_deploy.counts.layers import Activations, Counts, FanOut, Layer, Neurons, Pools, Products, Sums, Synapses
+from snnkd_deploy.counts.replay import replay
 from snnkd_deploy.counts.seen import contradiction
 from snnkd_deploy.counts.tally import Tally
 from snnkd_deploy.counts.watch import Watch
 from snnkd_deploy.errors import InputError
-from snnkd_deploy.ir import Array, Graph, Stage, Weighing
-from snnkd_deploy.simulate import batches
+from snnkd_deploy.ir import Array, Graph, Weighing
+from snnkd_deploy.runner import parts, runner
+from snnkd_deploy.simulate import simulate
 
 __all__ = [
     "Activations", "Counts", "FanOut", "Layer", "Neurons", "Pools", "Products", "Sums", "Synapses", "Tally",
     "ann_layers", "collapsed", "count", "counted",
 ]  # fmt: skip
 
-SIMULATOR = "reference simulator, {} arithmetic"
-
 
 def count(graph: Graph, inputs: Array, batch: int = 64) -> Counts:
-    """Run `inputs`, as `simulate` takes them, and count. GraphError before FOLDED, InputError without samples."""
-    tally = Tally(graph, SIMULATOR.format("integer" if graph.stage >= Stage.INTEGER else "float64"))
+    """Run `inputs`, as `simulate` takes them, natively where that can be, and count.
+
+    GraphError before FOLDED, InputError without samples.
+    """
+    who = runner(graph, inputs)
+    tally = Tally(graph, who.by)
     watch = Watch(tally)
-    for _ in batches(graph, inputs, batch, watch.note, watch.look):
-        pass
+    for part in parts(graph, inputs, batch):
+        if who.native is None:
+            simulate(graph, part, watch.note, watch.look)
+        else:
+            replay(graph, part, who.native, watch)
     return counted(tally)
 
 

@@ -1,4 +1,4 @@
-"""Watches the reference simulator, and hands a tally what each batch did."""
+"""Watches the simulator, or the native runtime in its place, and hands a tally what each batch did."""
 
 from __future__ import annotations
 
@@ -58,6 +58,12 @@ class Watch:
         if step == self.tally.graph.timesteps - 1:
             self.tally.fired(node.name, np.stack(self._spikes))
             self.tally.add(node.name, "membrane_changes", self._changes)
+
+    def fired(self, node: Neuron, spikes: Array, changes: Array) -> None:
+        """All steps of neurons at once, `(time, batch, *shape)`, and how often the membranes of each sample changed."""
+        self._fired[node.name] = self._over_time(spikes != 0)
+        self.tally.fired(node.name, np.stack([by_sample(step) for step in spikes]))
+        self.tally.add(node.name, "membrane_changes", changes)
 
     def _arrived(self, node: Node, x: Array) -> None:
         carried, (source,) = self.tally.carried[node.inputs[0]], node.inputs

@@ -446,7 +446,7 @@ struct Rule {
     int fraction, shift, bits;  // shift: of the leak, or -1; bits: of the leak's denominator
     int current_bits;           // of what is kept of a current, or -1
     Reset reset;
-    bool reached;  // whether the largest membrane is asked for
+    bool reached, changed;  // whether the largest membrane is asked for, or how often it changed
 };
 
 // v * numerator / 2^bits, truncated toward zero, without a product of more than 31 bits.
@@ -466,7 +466,7 @@ inline V32 largest(V32 one, V32 other) { return one > other ? one : other; }
 
 // One vector of neurons of any kind: v, whether it fired, and the current that is kept, from step to step.
 struct Membrane {
-    V32 v = {}, fired = {}, reach = {}, u = {};
+    V32 v = {}, fired = {}, reach = {}, u = {}, before = {}, later = {}, changes = {};
 
     V32 arriving(const Rule& rule, V32 current, const int32_t* numerators) {
         if (rule.current_bits >= 0) current = u = scaled(u, get<V32>(numerators), rule.current_bits) + current;
@@ -478,6 +478,11 @@ struct Membrane {
         if (rule.reset == Reset::subtract_late) v -= threshold & fired;
         v += current;
         if (rule.reached) reach = largest(reach, largest(v, -v));
+        if (rule.changed) {
+            changes -= (v != before) & later;
+            before = v;
+            later = ~V32{};
+        }
         fired = v > threshold;
         if (rule.reset == Reset::zero) v &= ~fired;
         if (rule.reset == Reset::subtract) v -= threshold & fired;
@@ -506,6 +511,7 @@ inline void store_bits(uint8_t* to, uint32_t bits, int bytes) {
 }
 
 inline void note_reach(const Share& share, const Operation& op, const Membrane& one, const Membrane& other) {
+    for (int i = 0; share.changes && i < HALF; i++) share.changes[op.out] += one.changes[i] + other.changes[i];
     if (!share.reach) return;
     int64_t most = share.reach[op.out];
     for (int i = 0; i < HALF; i++) most = std::max<int64_t>({most, one.reach[i], other.reach[i]});
@@ -518,7 +524,7 @@ template <class Sum, class Neuron, bool WHOLE, int DIRECTS>
 void fire_row(const Share& share, const Operation& op, const Block& block, const Row& row) {
     const Value& out = share.value(op.out);
     const Rule rule{op.fraction, op.leak_shift, op.node->leak_bits, op.keeps_current ? op.node->current_bits : -1,
-                    op.node->reset, share.reach != nullptr};
+                    op.node->reset, share.reach != nullptr, share.changes != nullptr};
     const int steps = share.plan.network.timesteps, width = out.shape.width, position = out.position;
     const int padded = block.padded, bytes = std::min(LANES / 8, position), first_byte = block.first / 8;
     const int end = std::min(padded, position * 8 - block.first);
@@ -558,7 +564,7 @@ void fire_row(const Share& share, const Operation& op, const Block& block, const
 }
 
 template <class Sum> void fire(const Share& share, const Operation& op, const Block& block, const Row& row) {
-    const bool plain = op.leak_shift >= 0 && !op.rounds && op.node->reset == Reset::zero && !share.reach;
+    const bool plain = op.leak_shift >= 0 && !op.rounds && op.node->reset == Reset::zero && !share.reach && !share.changes;
     if (!plain) return fire_row<Sum, Membrane, false, -1>(share, op, block, row);
     if constexpr (sizeof(Sum) == 2 && WIDTH > 16) {  // the common ones have code of their own
         if (op.fraction == 16 && !row.still && row.directs.empty())

@@ -51,7 +51,7 @@ class Results(ctypes.Structure):
     _fields_ = (
         ("logits", ctypes.c_void_p),
         *((name, ctypes.POINTER(ctypes.c_void_p)) for name in ("spikes", "nonzero", "sums", "step_spikes")),
-        *((name, ctypes.c_void_p) for name in ("reached", "reach")),
+        *((name, ctypes.c_void_p) for name in ("reached", "reach", "changes")),
     )
 
 

@@ -74,6 +74,10 @@ def _beyond(node: Node, limits: Bounds) -> Iterator[str]:
         held = (limits.membranes, limits.currents)
         met = max(*(largest(one[node.name]) for one in held), int(node.threshold.max()) << node.fraction_bits)
         bits = max(node.leak[1], node.current_leak[1])
+        shares = np.concatenate([np.atleast_1d(one) for one in (node.leak[0] / 2 ** node.leak[1], node.current_decay)])
+        if node.threshold.min() < 1 or shares.min() < 0 or shares.max() > 1:
+            found = f"a threshold of {node.threshold.min()}, {shares.min():g}..{shares.max():g} kept"
+            yield f"{node.name}: {found}; 1.. and 0..1 are accepted"
         if bits > LEAK_BITS or node.fraction_bits > FRACTION_BITS:
             kept = f"a leak over 2**{bits}, {node.fraction_bits} fraction bits"
             yield f"{node.name}: {kept}; 2**{LEAK_BITS} and {FRACTION_BITS} are accepted"

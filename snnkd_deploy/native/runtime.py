@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,17 @@ class Watched:
     """Of each layer of neurons, how often an event or a bias arrived, or a neuron fired."""
     reach: Mapping[str, int]
     """Of each layer of neurons the largest |v| before the reset in units of its state; of the output, |sum|."""
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """What each sample of a batch did."""
+
+    logits: Array
+    spikes: Mapping[str, Array]
+    """Of each layer of neurons, uint8 `(time, samples, *shape)`."""
+    changes: Mapping[str, Array]
+    """How often v before the reset was another than at the step before, the first step always; int64 `(samples,)`."""
 
 
 def processors() -> int:
@@ -96,12 +107,21 @@ class Native:
         """Spikes of every layer, and logits."""
         samples = self._samples(inputs)
         neurons = {layer.name: layer for layer in self.layers if layer.neurons and layer.own}
-        spikes = {
-            name: np.empty((self.timesteps, len(samples), *layer.shape), dtype=np.uint8)
-            for name, layer in neurons.items()
-        }
+        spikes = self._places(len(samples), neurons.values())
         logits = self._run(samples, spikes=self._pointers(spikes))
         return Record({name: found[:, :, : neurons[name].own] for name, found in spikes.items()}, logits)
+
+    def observe(self, inputs: Array) -> Observed:
+        """What each sample did, relays included."""
+        samples = self._samples(inputs)
+        neurons = [layer for layer in self.layers if layer.neurons]
+        spikes, changes = (
+            self._places(len(samples), neurons),
+            np.zeros((len(samples), len(self.layers)), dtype=np.int64),
+        )
+        logits = self._run(samples, spikes=self._pointers(spikes), changes=changes.ctypes.data)
+        of = {layer.name: place for place, layer in enumerate(self.layers)}
+        return Observed(logits, spikes, {name: changes[:, of[name]] for name in spikes})
 
     def fired(self, inputs: Array) -> tuple[Array, dict[str, Array]]:
         """Logits, and how often each neuron fired over samples and steps, relays included; in the layer's shape."""
@@ -127,6 +147,11 @@ class Native:
         of = {layer.name: place for place, layer in enumerate(self.layers)}
         met = {name: int(reach[of[name]]) for name in (*neurons, self.layers[-1].name)}
         return Watched(logits, nonzero, sums, steps, {name: int(reached[of[name]]) for name in neurons}, met)
+
+    def _places(self, samples: int, layers: Iterable[Layer]) -> dict[str, Array]:
+        """Room for the spikes of layers."""
+        leading = (self.timesteps, samples)
+        return {layer.name: np.empty((*leading, *layer.shape), dtype=np.uint8) for layer in layers}
 
     def _run(self, samples: Array, **results: Any) -> Array:
         logits = np.empty((len(samples), self.classes), dtype=np.int32)

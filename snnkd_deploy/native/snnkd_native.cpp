@@ -214,7 +214,7 @@ Table<uint8_t> computed(int lanes) {
     const Plan plan = Builder(sample.network(), lanes).build();
     Table<uint8_t> arena(plan.arena);
     Scratch scratch;
-    const Share share{plan, arena.data(), scratch, 0, 1, nullptr};
+    const Share share{plan, arena.data(), scratch, 0, 1, nullptr, nullptr};
     read_input<uint8_t>(share, picture.data(), 0);
     run_sample(share, [] {});
     return arena;
@@ -307,7 +307,8 @@ class Running {
     void apart() {
         auto space = network_.workspace(1);
         Tally tally(network_.plan, results_);
-        const Share share{network_.plan, space->arena.data(), space->scratch[0], 0, 1, reach_of(tally)};
+        const Share share{network_.plan, space->arena.data(), space->scratch[0], 0, 1, reach_of(tally),
+                          results_.changes ? tally.changes.data() : nullptr};
         for (int64_t i = next_++; i < count_ && !failed_; i = next_++) {
             if (!read(share, i)) break;
             run_sample(share, [] {});
@@ -319,7 +320,7 @@ class Running {
 
     // All threads work on one sample after the other.
     void together(Workspace& space, Tally& tally, Barrier& barrier, int part, int parts) {
-        const Share share{network_.plan, space.arena.data(), space.scratch[part], part, parts, nullptr};
+        const Share share{network_.plan, space.arena.data(), space.scratch[part], part, parts, nullptr, nullptr};
         for (int64_t i = 0; i < count_; i++) {
             if (part == 0) read(share, i);
             barrier.wait();
@@ -381,7 +382,7 @@ int64_t work_of(const Plan& plan) {
 
 void run_all(snnkd_network& network, const void* samples, int64_t count, int threads, const snnkd_results& results) {
     Running running(network, samples, count, results);
-    const bool few = count < threads && !results.reach;
+    const bool few = count < threads && !results.reach && !results.changes;
     if (few && work_of(network.plan) < WORTH_SHARING) threads = 1;
     if (!few) threads = int(std::min<int64_t>(threads, std::max<int64_t>(count, 1)));
     if (threads == 1) {

@@ -55,6 +55,8 @@ typedef struct {
     int64_t *reached;       /* [node]: of neurons how often, over steps, an event or a bias arrived or one fired */
     int64_t *reach;         /* [node]: of neurons the largest |v| before the reset, in 2^-fraction of a weight unit; of
                                the output the largest |sum| */
+    int64_t *changes;       /* [sample][node]: of neurons how often, over steps, v before the reset was another than at
+                               the step before; at the first step that of every neuron counts */
 } snnkd_results;
 
 /*

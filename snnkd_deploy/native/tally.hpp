@@ -35,6 +35,7 @@ class Tally {
         steps_.resize(nodes);
         reached_.assign(nodes, 0);
         reach.assign(nodes, 0);
+        changes.assign(nodes, 0);
         for (size_t i = 0; i < nodes; i++) {
             const size_t size = plan.held[i] ? plan.values[i].shape.size() : 0;
             if (wanted.nonzero && wanted.nonzero[i]) nonzero_[i].assign(size, 0);
@@ -44,6 +45,7 @@ class Tally {
     }
 
     std::vector<int64_t> reach;
+    std::vector<int64_t> changes;  // of the sample in flight, but for those of the first step
 
     // One sample has been computed.
     void note(const Share& share, int64_t sample, int64_t count) {
@@ -58,6 +60,10 @@ class Tally {
             if (wanted_.spikes && wanted_.spikes[i]) copy_spikes(share, int(i), sample, count);
             if (!steps_[i].empty()) count_steps(share, int(i));
             if (wanted_.reached) count_reached(share, int(i));
+            if (wanted_.changes) {
+                wanted_.changes[sample * nonzero_.size() + i] = changes[i] + plan_.values[i].shape.size();
+                changes[i] = 0;
+            }
         }
     }
 

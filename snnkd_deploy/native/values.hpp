@@ -38,7 +38,8 @@ struct Share {
     uint8_t* arena;
     Scratch& scratch;
     int part, parts;
-    int64_t* reach;  // of each node the largest membrane so far; null if nobody asked
+    int64_t* reach;    // of each node the largest membrane so far; null if nobody asked
+    int64_t* changes;  // of each node how often a membrane changed in this sample; null if nobody asked
 
     const Value& value(int i) const { return plan.values[i]; }
     uint8_t* bits(const Value& of, int step, int plane, int row) const {

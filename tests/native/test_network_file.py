@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -94,6 +95,19 @@ def test_leaks_and_points_that_do_not_fit_are_refused() -> None:
     assert not list(refusals(fine))
     leak = changed(graph, Neuron, decay=1 / 2**16, decay_bits=16, fraction_bits=0)
     assert list(refusals(leak)) == ["lif2: a leak over 2**16, 0 fraction bits; 2**15 and 16 are accepted"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "met"),
+    [
+        ({"threshold": np.array(0)}, "a threshold of 0, 0..0.5 kept"),
+        ({"decay": -0.25}, "a threshold of [0-9]+, -0.25..0 kept"),
+        ({"current_decay": 1.25}, "a threshold of [0-9]+, 0.5..1.25 kept"),
+    ],
+)
+def test_thresholds_are_positive_and_at_most_all_is_kept(fields: dict[str, object], met: str) -> None:
+    (problem, *_) = refusals(changed(mlp(), Neuron, **fields))
+    assert re.fullmatch(f"lif2: {met}; 1.. and 0..1 are accepted", problem)
 
 
 def test_a_current_that_is_kept_has_to_fit_as_the_membrane_does() -> None:
