@@ -175,3 +175,17 @@ def test_a_figure_stands_beside_its_goal(monkeypatch: pytest.MonkeyPatch) -> Non
     free = figure("something else", "S", 3.0, "ms", "lower").row()
     assert (free["must"], free["met"], free["unit"], free["better"]) == (None, None, "ms", "lower")
     assert "MISSED" in script["table"]([figure("start-up", "--help", 1.0).row()])
+
+
+def test_a_training_step_is_timed_in_pieces_that_are_joined(tmp_path: Path) -> None:
+    out = tmp_path / "training.json"
+    first = run("training.py", "--quick", "--variants", "snnTorch", "ours", "--out", out)
+    assert first.returncode == 0, first.stderr
+    second = run("training.py", "--quick", "--variants", "snnTorch", "ours, rate-based", "--out", out)
+    assert second.returncode == 0, second.stderr
+    found = json.loads(out.read_text())
+    measured = {(row["what"], row["case"]): row["measured"] for row in found["rows"]}
+    assert measured["saved for backward, of snnTorch's", "S, exact, T = 2"] < 0.5
+    assert measured["training step, rate-based fp32, against snnTorch", "S, T = 2"] > 0
+    assert list(found["details"]["S, T = 2"]["milliseconds"]) == ["snnTorch", "ours", "ours, rate-based"]
+    assert "S, T = 2: ours: " in second.stdout
