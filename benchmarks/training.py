@@ -1,182 +1,232 @@
-"""How long a training step takes: snnTorch, SpikingJelly where it is installed, and both engines here.
+"""How long a training step takes and what it keeps: snnTorch, its compiled form, SpikingJelly, and this package.
 
-Net S: conv32-BN-LIF-pool-conv64-BN-LIF-pool-fc10 on 1x28x28, average pooling, forward, backward and SGD. Rounds are
-interleaved, the variants of a round in changing order; reported are medians, and the median of the ratios within
-rounds, so that what else the machine does falls on all variants alike.
+python benchmarks/training.py [--nets S R] [--timesteps 4 8] [--batch 64] [--threads 2] [--rounds 15] [--out FILE]
+                              [--variants "snnTorch" "ours" ...]
+
+Nets S and R of nets.py: forward, backward and SGD. `ours` is exact backpropagation through time with the native kernel,
+`ours, plain torch` the same without a compiler; `rate-based` is engine rate; ANN is the same network with ReLU and one
+step. Compiled are snnTorch's loop as it is, and in channels_last order, which is faster. Measured in pieces, the
+figures in FILE are kept beside the new ones. bf16 is autocast; its convolutions need a processor that has bf16.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
-import platform
-import statistics
+import os
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import snntorch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from snnkd_deploy.snn import models
+import nets
+from figures import Figure, arguments, conclude
+from paired import Times, paired
+from snnkd_deploy.snn import kernel, models
+from snnkd_deploy.snn.allocator import keep_memory
 from snnkd_deploy.snn.engines import load_engine
-from snnkd_deploy.snn.lif import LIF
-from snnkd_deploy.snn.models import Plan
+from snnkd_deploy.snn.models import Network, Plan
 
-BASE = "snnTorch loop"
 Logits = Callable[[Tensor], Tensor]
+BASE, OURS, PLAIN, ANN = "snnTorch", "ours", "ours, plain torch", "ANN"
+COMPILED = ("snnTorch, compiled", "snnTorch, channels_last, compiled")
+RATE = "ours, rate-based"
 
 
-class Loop(nn.Module):
-    """Net S as snnTorch's tutorials write it: all layers once per step."""
-
-    def __init__(self, timesteps: int) -> None:
-        super().__init__()
-        self.timesteps = timesteps
-        self.conv1, self.norm1 = nn.Conv2d(1, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32)
-        self.conv2, self.norm2 = nn.Conv2d(32, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64)
-        self.lif1 = snntorch.Leaky(0.5, reset_mechanism="zero")
-        self.lif2 = snntorch.Leaky(0.5, reset_mechanism="zero")
-        self.head = nn.Linear(64 * 7 * 7, 10)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Mean logits (B, 10)."""
-        membrane1, membrane2, logits = self.lif1.reset_mem(), self.lif2.reset_mem(), []
-        for _ in range(self.timesteps):
-            spikes, membrane1 = self.lif1(self.norm1(self.conv1(images)), membrane1)
-            x = functional.avg_pool2d(spikes, 2)
-            spikes, membrane2 = self.lif2(self.norm2(self.conv2(x)), membrane2)
-            logits.append(self.head(functional.avg_pool2d(spikes, 2).flatten(1)))
-        return torch.stack(logits).mean(0)
-
-
-def spikingjelly_network(timesteps: int) -> tuple[nn.Module, Logits]:
-    """Net S in SpikingJelly's multi-step mode; with tau 2 and undecayed input its neuron keeps half, as the others.
-
-    ImportError if SpikingJelly is not installed.
-    """
-    from spikingjelly.activation_based import functional as reset
-    from spikingjelly.activation_based import layer, neuron, surrogate
-
-    def fires() -> Any:
-        return neuron.LIFNode(tau=2.0, decay_input=False, surrogate_function=surrogate.ATan(), detach_reset=True)
-
-    network = nn.Sequential(
-        layer.Conv2d(1, 32, 3, padding=1, bias=False), layer.BatchNorm2d(32), fires(), layer.AvgPool2d(2),
-        layer.Conv2d(32, 64, 3, padding=1, bias=False), layer.BatchNorm2d(64), fires(), layer.AvgPool2d(2),
-        layer.Flatten(), layer.Linear(64 * 7 * 7, 10),
-    )  # fmt: skip
-    reset.set_step_mode(network, "m")
-
-    def logits(images: Tensor) -> Tensor:
-        reset.reset_net(network)
-        mean: Tensor = network(images.expand(timesteps, *images.shape)).mean(0)
-        return mean
-
-    return network, logits
-
-
-class Variant:
+@dataclass
+class Step:
     """A network with its optimiser; called, it is one training step."""
 
-    def __init__(self, network: nn.Module, logits: Logits) -> None:
-        self.network, self.logits = network.train(), logits
-        self.optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
+    network: nn.Module
+    logits: Logits
+    images: Tensor
+    labels: Tensor
+    bf16: bool = False
+    kernel: bool = True
+    optimizer: torch.optim.Optimizer = field(init=False)
 
-    def __call__(self, images: Tensor, labels: Tensor) -> None:
-        loss = functional.cross_entropy(self.logits(images), labels)
+    def __post_init__(self) -> None:
+        self.network.train()
+        self.optimizer = torch.optim.SGD(self.network.parameters(), lr=0.01, momentum=0.9)
+
+    def __call__(self) -> None:
+        loss = self.loss()
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         self.optimizer.step()
 
+    def loss(self) -> Tensor:
+        os.environ[kernel.SWITCH] = "1" if self.kernel else "0"
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16, cache_enabled=False):
+            logits = self.logits(self.images)
+        return functional.cross_entropy(logits.float(), self.labels)
 
-def engine(name: str, timesteps: int) -> Variant:
-    network = models.channels_last(models.build("cnn", Plan((1, 28, 28), 10, 32, 2, timesteps, LIF())))
-    outputs = load_engine(name, "none", frozenset()).outputs
-    return Variant(network, lambda images: outputs(network, images).logits)
+    def saved(self) -> int:
+        """Bytes that autograd keeps between the passes, each memory once, parameters left out."""
+        memory: dict[int, int] = {}
+        own = {parameter.untyped_storage().data_ptr() for parameter in self.network.parameters()}
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                memory[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            self.loss()
+        return sum(memory.values())
 
 
-def variants(timesteps: int) -> dict[str, Variant]:
+def makers(network: Network, name: str, images: Tensor, width: int | None) -> dict[str, Callable[[], Step]]:
+    """What makes each variant, around copies of one network."""
+    labels = torch.randint(nets.CLASSES, (len(images),))
+
+    def step(model: nn.Module, logits: Logits | None = None, **more: Any) -> Step:
+        return Step(model, model if logits is None else logits, images, labels, **more)
+
+    def ours(engine: str = "bptt", **more: Any) -> Step:
+        model, outputs = channels_last(copy.deepcopy(network)), load_engine(engine, "none", frozenset()).outputs
+        return step(model, lambda images: outputs(model, images).logits, **more)
+
+    def compiled(model: nn.Module) -> Step:
+        return step(model, torch.compile(model))
+
+    return {
+        BASE: lambda: step(nets.SnnTorch(network)),
+        COMPILED[0]: lambda: compiled(nets.SnnTorch(network)),
+        COMPILED[1]: lambda: compiled(channels_last(nets.SnnTorch(network))),
+        "SpikingJelly": lambda: step(nets.SpikingJelly(network)),
+        PLAIN: lambda: ours(kernel=False),
+        OURS: ours,
+        f"{OURS}, bf16": lambda: ours(bf16=True),
+        RATE: lambda: ours("rate"),
+        f"{RATE}, bf16": lambda: ours("rate", bf16=True),
+        ANN: lambda: step(channels_last(ann(name, width))),
+    }
+
+
+def channels_last(network: nn.Module) -> Any:
+    return models.channels_last(network)
+
+
+def ann(name: str, width: int | None) -> Network:
+    model, usual = {"S": ("cnn", 32), "R": ("resnet18", 16)}[name]
+    return models.build(model, Plan(nets.SHAPES[name], nets.CLASSES, width or usual, 2))
+
+
+def measure(name: str, timesteps: int, given: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]:
+    """Figures, and milliseconds and megabytes by variant."""
     torch.manual_seed(0)
-    loop = Loop(timesteps)
-    found = {BASE: Variant(loop, loop)}
-    with suppress(ImportError):
-        found["SpikingJelly"] = Variant(*spikingjelly_network(timesteps))
-    return {**found, "bptt": engine("bptt", timesteps), "rate": engine("rate", timesteps)}
+    width = 8 if given.quick else None
+    network, images = nets.ours(name, timesteps, width), nets.pictures(name, given.batch)
+    steps: dict[str, Step] = {}
+    compiling: dict[str, float] = {}
+    for variant, make in makers(network, name, images, width).items():
+        if given.variants and variant not in given.variants:
+            continue
+        with suppress(ImportError):
+            steps[variant] = make()
+            start = time.perf_counter()
+            steps[variant]()
+            if variant in COMPILED:
+                compiling[variant] = time.perf_counter() - start
+    times = paired(steps, given.rounds)
+    saved = {variant: step.saved() for variant, step in steps.items() if variant not in COMPILED}
+    details = {
+        "milliseconds": {variant: 1e3 * times.median(variant) for variant in steps},
+        "saved for backward, MB": {variant: one / 1e6 for variant, one in saved.items()},
+        "first step, s": compiling,
+    }
+    return [*compared(times, name, timesteps), *kept(saved, name, timesteps)], details
 
 
-def saved_megabytes(variant: Variant, images: Tensor) -> float:
-    """What autograd keeps between the passes, each memory once, parameters left out."""
-    memory: dict[int, int] = {}
-    own = {parameter.untyped_storage().data_ptr() for parameter in variant.network.parameters()}
+def compared(times: Times, name: str, timesteps: int) -> list[Figure]:
+    """Each variant against snnTorch, under the name of its goal where it has one."""
+    there, case = times.seconds, f"{name}, T = {timesteps}"
+    goal = {
+        OURS: "training step, exact fp32, against snnTorch",
+        PLAIN: "training step, exact fp32, without a compiler, against snnTorch",
+        f"{OURS}, bf16": "training step, exact bf16, against snnTorch",
+    }
+    rates = {RATE: "training step, rate-based fp32, against snnTorch"}
+    rates |= {f"{RATE}, bf16": "training step, rate-based bf16, against snnTorch"}
+    found = []
+    for variant in there if BASE in there else ():
+        what = {**goal, **rates}.get(variant, f"training step, {variant}, against snnTorch")
+        if variant != BASE:
+            plain = variant in goal and timesteps == 4
+            found.append(Figure(what, name if plain else case, times.ratio(variant, BASE)))
+    if OURS in there and any(one in there for one in COMPILED):
+        fastest = min((one for one in COMPILED if one in there), key=times.median)
+        what = "training step, exact fp32, against the best torch.compile of snnTorch"
+        found.append(Figure(what, name if timesteps == 4 else case, times.ratio(OURS, fastest)))
+    return found
 
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            memory[storage.data_ptr()] = storage.nbytes()
-        return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        logits = variant.logits(images)
-    assert logits.requires_grad
-    return sum(memory.values()) / 1e6
+def kept(saved: Mapping[str, int], name: str, timesteps: int) -> list[Figure]:
+    what = "saved for backward, of snnTorch's"
+    cases = {OURS: f"{name}, exact" + ("" if timesteps == 4 else f", T = {timesteps}")}
+    cases |= {RATE: f"{name}, rate-based, T = {timesteps}"}
+    if BASE not in saved:
+        return []
+    return [Figure(what, case, saved[one] / saved[BASE], better="lower") for one, case in cases.items() if one in saved]
 
 
-def seconds(variant: Variant, images: Tensor, labels: Tensor) -> float:
-    start = time.perf_counter()
-    variant(images, labels)
-    return time.perf_counter() - start
-
-
-def measure(timesteps: int, batch: int, rounds: int) -> list[dict[str, Any]]:
-    """A row for each variant."""
-    images, labels = torch.rand(batch, 1, 28, 28), torch.randint(10, (batch,))
-    compared = variants(timesteps)
-    for variant in compared.values():
-        for _ in range(3):
-            variant(images, labels)
-    names, times = list(compared), []
-    for number in range(rounds):
-        order = names[number % len(names) :] + names[: number % len(names)]
-        times.append({name: seconds(compared[name], images, labels) for name in order})
-    return [
-        {
-            "timesteps": timesteps,
-            "variant": name,
-            "median_ms": 1e3 * statistics.median(one[name] for one in times),
-            "times_faster": statistics.median(one[BASE] / one[name] for one in times),
-            "saved_mb": saved_megabytes(variant, images),
-        }
-        for name, variant in compared.items()
-    ]
+def joined(out: Path | None, figures: list[Figure], details: dict[str, Any]) -> tuple[list[Figure], dict[str, Any]]:
+    """With what the file already holds of other cases."""
+    if out is None or not out.exists():
+        return figures, details
+    old, new = json.loads(out.read_text()), {(one.what, one.case) for one in figures}
+    rows = [one for one in old["rows"] if (one["what"], one["case"]) not in new]
+    before = [Figure(one["what"], one["case"], one["measured"], one["unit"], one["better"]) for one in rows]
+    cases = old["details"]
+    for case, kinds in details.items():
+        held = cases.setdefault(case, {})
+        for kind, values in kinds.items():
+            held.setdefault(kind, {}).update(values)
+    return before + figures, cases
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--timesteps", type=int, nargs="+", default=[4, 8])
-    options.add_argument("--batch", type=int, default=64)
-    options.add_argument("--rounds", type=int, default=40)
-    options.add_argument("--threads", type=int, default=2)
-    options.add_argument("--out", type=Path, help="also write the figures as JSON")
-    given = options.parse_args()
+    parser = arguments(__doc__)
+    parser.add_argument("--nets", nargs="+", default=list(nets.SHAPES), choices=list(nets.SHAPES))
+    parser.add_argument("--timesteps", type=int, nargs="+", default=[4, 8])
+    parser.add_argument("--variants", nargs="+", help="those of the figures' names (default: all)")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=2)
+    given = parser.parse_args()
+    if given.quick:
+        given.nets, given.timesteps, given.batch, given.rounds, given.threads = ["S"], [2], 4, 1, 1
+        given.variants = given.variants or [BASE, PLAIN, OURS, RATE, f"{RATE}, bf16", ANN]
     torch.set_num_threads(given.threads)
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "snntorch": snntorch.__version__}
-    with suppress(PackageNotFoundError):
-        versions["spikingjelly"] = version("spikingjelly")
-    rows = [row for timesteps in given.timesteps for row in measure(timesteps, given.batch, given.rounds)]
-    print(f"{given.threads} threads, batch {given.batch}, {given.rounds} rounds, {versions}")
-    print(f"{'T':>2}  {'variant':14} {'ms':>8} {'x faster':>9} {'saved MB':>9}")
-    for row in rows:
-        figures = f"{row['median_ms']:8.1f} {row['times_faster']:9.2f} {row['saved_mb']:9.1f}"
-        print(f"{row['timesteps']:2}  {row['variant']:14} {figures}")
-    if given.out:
-        settings = {"threads": given.threads, "batch": given.batch, "rounds": given.rounds, "versions": versions}
-        given.out.write_text(json.dumps({**settings, "rows": rows}, indent=2))
+    warnings.filterwarnings("ignore", category=UserWarning)  # torch.compile's advice on matrix precision
+    memory = keep_memory()
+    figures, details = list[Figure](), dict[str, Any]()
+    for name in given.nets:
+        for timesteps in given.timesteps:
+            found, more = measure(name, timesteps, given)
+            figures += found
+            details[f"{name}, T = {timesteps}"] = more
+    settings = {key: getattr(given, key) for key in ("batch", "threads", "rounds")}
+    settings |= {"kernel": kernel.available(), "freed memory is kept": memory}
+    figures, details = joined(given.out, figures, details)
+    conclude(__file__, figures, settings, given.out, **details)
+    for case, kinds in details.items():
+        for variant, milliseconds in kinds["milliseconds"].items():
+            held = kinds["saved for backward, MB"].get(variant)
+            first = kinds["first step, s"].get(variant)
+            more = "" if held is None else f", {held:.1f} MB saved"
+            more += "" if first is None else f", first step {first:.0f} s"
+            print(f"{case}: {variant}: {milliseconds:.1f} ms{more}")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from snnkd_deploy.files import replacing
 from snnkd_deploy.progress import Silent, Watch
 from snnkd_deploy.run import Run
 from snnkd_deploy.snn import models
+from snnkd_deploy.snn.allocator import keep_memory
 from snnkd_deploy.snn.engines import load_engine
 from snnkd_deploy.snn.lif import wide
 from snnkd_deploy.snn.models import Network
@@ -235,9 +236,11 @@ def versions() -> dict[str, str]:
 def environment(config: TrainConfig) -> Iterator[torch.device]:
     """Threads as asked for, convolutions that repeat exactly, the caller's random numbers left alone.
 
-    Gives the device.
+    On a CPU freed memory is kept for the process: see snn/allocator.py. Gives the device.
     """
     threads = torch.get_num_threads()
+    if config.device == "cpu":
+        keep_memory()
     devices = [_device(config)] if config.device.startswith("cuda") else []
     with torch.random.fork_rng(devices), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
         torch.set_num_threads(config.threads or max(1, threads // config.devices))

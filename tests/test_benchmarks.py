@@ -227,3 +227,17 @@ def test_inference_is_timed_beside_what_others_run(tmp_path: Path) -> None:
     assert all(row["measured"] > 0 for row in found["rows"])
     assert all(0.02 < rate < 0.3 for rate in found["details"]["S, batch 2"]["rates"].values())
     assert done.stdout.count("; logits exact; spike rates ") == 2
+
+
+def test_a_training_step_is_timed_in_pieces_that_are_joined(tmp_path: Path) -> None:
+    out = tmp_path / "training.json"
+    first = run("training.py", "--quick", "--variants", "snnTorch", "ours", "--out", out)
+    assert first.returncode == 0, first.stderr
+    second = run("training.py", "--quick", "--variants", "snnTorch", "ours, rate-based", "--out", out)
+    assert second.returncode == 0, second.stderr
+    found = json.loads(out.read_text())
+    measured = {(row["what"], row["case"]): row["measured"] for row in found["rows"]}
+    assert measured["saved for backward, of snnTorch's", "S, exact, T = 2"] < 0.5
+    assert measured["training step, rate-based fp32, against snnTorch", "S, T = 2"] > 0
+    assert list(found["details"]["S, T = 2"]["milliseconds"]) == ["snnTorch", "ours", "ours, rate-based"]
+    assert "S, T = 2: ours: " in second.stdout

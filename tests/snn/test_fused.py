@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
@@ -18,7 +19,8 @@ from snnkd_deploy.snn import fused, kernel
 from snnkd_deploy.snn.fused import Row, as_one, in_a_row, usable
 from snnkd_deploy.snn.layers import InputNeuron, Neuron, Repeat
 from snnkd_deploy.snn.lif import LIF, lif_loop
-from snnkd_deploy.snn.models import channels_last
+from snnkd_deploy.snn.models import MODELS, Plan, build, channels_last, recording
+from snnkd_deploy.snn.network import Layered
 from snnkd_deploy.snn.surrogate import SURROGATES
 
 pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
@@ -270,7 +272,7 @@ def test_rows_are_found_between_other_layers() -> None:
     channels_last(nn.Sequential(*layers))
     x = inputs((5, 3, 8, 8), 1)
     found = in_a_row(layers, x)
-    kinds = names(found)
+    kinds = names_of(found)
     assert kinds.count("_FusedRowBackward") == 2
     assert not any("BatchNorm" in kind or "AvgPool" in kind for kind in kinds)
     expected = x
@@ -279,7 +281,7 @@ def test_rows_are_found_between_other_layers() -> None:
     assert torch.equal(found, expected)
 
 
-def names(x: Tensor) -> list[str]:
+def names_of(x: Tensor) -> list[str]:
     """The functions that made x."""
     seen, waiting = list[Any](), [x.grad_fn]
     while waiting:
@@ -293,7 +295,7 @@ def names(x: Tensor) -> list[str]:
 @pytest.mark.parametrize("pool", [nn.AvgPool2d(3), nn.AvgPool2d(2, 1), nn.AvgPool2d(2, padding=1), nn.MaxPool2d(2)])
 def test_another_pool_stays_a_module(pool: nn.Module) -> None:
     x = inputs((3, 16, 6, 6), 2)
-    found = names(in_a_row([nn.BatchNorm2d(16), Neuron(2), pool], x))
+    found = names_of(in_a_row([nn.BatchNorm2d(16), Neuron(2), pool], x))
     assert any("Pool" in name for name in found)
     assert "_FusedRowBackward" in found
 
@@ -306,7 +308,7 @@ def test_without_the_kernel_plain_torch_gives_the_same(monkeypatch: pytest.Monke
 
     expected = outcome(layers, one, x)
     monkeypatch.setenv(kernel.SWITCH, "0")
-    assert "_FusedRowBackward" not in names(layers(copy.deepcopy(one), x))
+    assert "_FusedRowBackward" not in names_of(layers(copy.deepcopy(one), x))
     same(outcome(layers, one, x), expected)
 
 
@@ -326,3 +328,58 @@ def test_two_passes_may_share_a_norm_before_the_backward(monkeypatch: pytest.Mon
     assert together is not None
     slopes = [torch.autograd.grad(spikes.sum(), one.norm.get_parameter("weight"))[0] for spikes in (plain, together)]
     torch.testing.assert_close(*slopes, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", sorted(MODELS))
+def test_every_network_trains_as_without_the_kernel(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network = channels_last(build(model, Plan((2, 12, 12), 5, 32 if model == "spikingformer" else 6, 2, 2, LIF())))
+    images = 3 * torch.rand(8, 2, 12, 12)
+
+    def step(network: nn.Module) -> dict[str, Tensor]:
+        network = copy.deepcopy(network).train()
+        loss = functional.cross_entropy(network(images), torch.arange(8) % 5)
+        names = names_of(loss)
+        torch.autograd.backward(loss)
+        used.append(names.count("_FusedRowBackward"))
+        slopes = {f"gradient of {name}": p.grad for name, p in network.named_parameters() if p.grad is not None}
+        return {"spikes": loss.detach(), **slopes, **dict(network.named_buffers())}
+
+    used: list[int] = []
+    found = step(network)
+    monkeypatch.setenv(kernel.SWITCH, "0")
+    expected = step(network)
+    assert used[0] > 0
+    assert used[1] == 0
+    torch.testing.assert_close(found.pop("spikes"), expected.pop("spikes"), rtol=1e-6, atol=0)
+    for name, value in expected.items():
+        off = float((found[name].double() - value.double()).abs().max())
+        assert off <= 2e-5 * float(value.abs().max()), name  # torch's sums are float32, and errors add up over layers
+
+
+def test_the_kernel_adds_no_name_to_a_network() -> None:
+    network = build("resnet", Plan((2, 8, 8), 5, 4, 1, 2, LIF()))
+    assert isinstance(network.blocks[0], Layered)
+    same = nn.Sequential(OrderedDict(network.blocks[0].named_children()))
+    assert list(network.blocks[0].state_dict()) == list(same.state_dict())
+
+
+def test_the_kernel_has_its_own_way_into_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = channels_last(build("cnn", Plan((2, 8, 8), 5, 4, 2, 2, LIF())))
+    calls: list[kernel.Job] = []
+    forward = kernel.forward
+
+    def noted(job: kernel.Job) -> None:
+        calls.append(job)
+        forward(job)
+
+    monkeypatch.setattr(kernel, "forward", noted)
+    images = torch.rand(4, 2, 8, 8)
+    network.train()(images)
+    assert len(calls) == 2
+    with recording(network) as rates:
+        network(images)
+    assert len(rates) == 2
+    network.outputs(images, membranes=True)
+    network.eval()(images)
+    assert len(calls) == 2
