@@ -32,7 +32,7 @@ details { margin: .4rem 0 0; } summary { color: var(--quiet); cursor: pointer; }
 figure { margin: 1rem 0; break-inside: avoid; } figure svg { max-width: 100%; height: auto; fill: currentColor; }
 @media print { :root { --ink: #000; --paper: #fff; --quiet: #444; --line: #bbb; --tint: #f3f3f3; }
        body { margin: 0; max-width: none; font-size: 11pt; }
-       .wide { overflow: visible; } .wide table { font-size: 7.5pt; }
+       .wide { overflow: visible; } .wide table { font-size: 7.5pt; } figure svg { max-height: 8cm; }
        tr { break-inside: avoid; } details { display: none; } }
 @media (max-width: 40rem) { dl { grid-template-columns: 1fr; } dd { margin: 0 0 .4rem 1rem; } }
 """

@@ -124,6 +124,14 @@ def test_what_was_counted_is_said(net: nn.Module) -> None:
     assert found["accuracy"]["snn_counted"] is not None
 
 
+def test_the_library_takes_the_network_itself(net: nn.Module, tmp_path: Path) -> None:
+    found = api.energy(tmp_path / "report.json", model=net, x=PIXELS, y=LABELS, tables=("cmos45_fp32",))
+    assert energy.read(tmp_path / "report.json")["counts_sha256"] == found["counts_sha256"]
+    assert found["model"]["name"] == "net"
+    fewer = api.energy(tmp_path / "report.json", model=net, x=PIXELS, samples=3, refresh=True)
+    assert fewer["data"]["samples"] == 3
+
+
 def test_a_norm_is_folded_before_anything_is_counted() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), snn.Leaky(beta=0.5, init_hidden=True), nn.Flatten())

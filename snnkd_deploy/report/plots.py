@@ -165,11 +165,15 @@ def rates(report: Row) -> Figure | None:
     if values.size <= 400:
         limit = 0.6 * values.max()
         for (row, step), value in np.ndenumerate(values):
-            axes.text(step, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=8,
+            axes.text(step, row, percent(value), ha="center", va="center", fontsize=8,
                       color="#101010" if value > limit else "#f4f4f4")  # fmt: skip
-    percent = PercentFormatter(1.0, decimals=0)
-    drawn.colorbar(shown, ax=axes, label="spikes per neuron", fraction=0.08, format=percent)
+    drawn.colorbar(shown, ax=axes, label="spikes per neuron", fraction=0.08, format=PercentFormatter(1.0))
     return drawn
+
+
+def percent(rate: float) -> str:
+    """In percent, with as many digits as tell it from none."""
+    return f"{100 * rate:.0f}" if rate >= 0.01 or not rate else f"{100 * rate:.1g}"
 
 
 def accuracies(points: Sequence[Row], table: str) -> Figure:

@@ -78,6 +78,13 @@ def test_the_heat_map_is_the_rate_of_each_layer_at_each_step(found: energy.Repor
     assert plots.rates({"layers": []}) is None
 
 
+@pytest.mark.parametrize(
+    ("rate", "text"), [(0.0, "0"), (1.0, "100"), (0.374, "37"), (0.0078, "0.8"), (0.00004, "0.004")]
+)
+def test_a_rare_spike_is_told_from_none(rate: float, text: str) -> None:
+    assert plots.percent(rate) == text
+
+
 def test_the_line_joins_the_front() -> None:
     def point(name: str, pj: float, accuracy: float, front: bool) -> dict[str, Any]:
         return {"name": name, "pj": [pj, pj, 2 * pj], "accuracy": accuracy, "ci95": None, "kind": "ann", "front": front}
