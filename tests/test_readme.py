@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -63,6 +66,15 @@ def chain(*between: Node, source: Input = PICTURE, first: Neuron | None = None, 
     return Graph(nodes=(*nodes, Output(name="y", inputs=("r",))), timesteps=timesteps)
 
 
+def spiking_ends(source: str, *pixels: Neuron) -> Graph:
+    """conv, neuron, dense layer, neurons whose spikes are counted; `pixels` stand between the picture and all that."""
+    nodes = [PICTURE, *pixels, conv("c1", pixels[0].name if pixels else source), lif("s1", "c1")]
+    weight = np.random.default_rng(0).normal(size=(3, 2 * 6 * 6))
+    dense = Linear(name="r", inputs=("f",), weight=weight, bias=np.zeros(3))
+    nodes += [Flatten(name="f", inputs=("s1",)), dense, lif("s2", "r", decay=1.0), Output(name="y", inputs=("s2",))]
+    return Graph(nodes=tuple(nodes), timesteps=4)
+
+
 def norm() -> BatchNorm:
     ones = np.ones(2)
     return BatchNorm(name="n", inputs=("c2",), mean=0 * ones, variance=ones, gamma=ones, beta=0 * ones, eps=1e-5)
@@ -116,6 +128,10 @@ FEATURES: dict[str, tuple[Graph, str]] = {
     "LIF, decay 0.5, T = 4": (chain(), "layer"),
     "LIF, any decay": (chain(first=lif("s1", "c1", decay=0.9)), "layer"),
     "LIF, decay per channel": (chain(first=lif("s1", "c1", decay=np.array([0.9, 0.3]))), "layer"),
+    "kept currents (snnTorch's Synaptic, NIR's CubaLIF)": (
+        chain(first=replace(lif("s1", "c1"), current_decay=0.5)),
+        "layer",
+    ),
     "reset to zero": (chain(), "layer"),
     "reset by subtraction": (chain(first=lif("s1", "c1", reset="subtract")), "layer"),
     "reset by subtraction a step late, as snnTorch's Leaky": (
@@ -126,7 +142,10 @@ FEATURES: dict[str, tuple[Graph, str]] = {
     "scale per layer": (chain(), "layer"),
     "scale per channel": (chain(), "channel"),
     "pixels as input": (chain(), "layer"),
+    "pixels through neurons (`--encoding neuron`)": (spiking_ends("x", lif("s0", "x", decay=1.0)), "layer"),
     "spikes as input": (chain(source=SPIKES), "layer"),
+    "classes by sums": (chain(), "layer"),
+    "classes by counted spikes (`--readout spikes`)": (spiking_ends("x"), "layer"),
 }
 
 
@@ -192,6 +211,12 @@ def test_the_table_of_methods_lists_every_method() -> None:
         for name, method in methods().items()
     }
     assert {row[0].strip("`"): row[2] for row in rows} == able
+
+
+def test_the_table_of_speeds_is_what_was_measured() -> None:
+    command = [sys.executable, "benchmarks/bench.py", "--show", "benchmarks/results"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert shown.split("\n\n")[0] in PAGES["performance.md"]
 
 
 def commands() -> list[str]:
