@@ -18,8 +18,8 @@ def is_noise(inputs: Array, static: bool) -> bool:
     """Whether no value depends on its place, its sample or its neighbour, as in numbers drawn one by one.
 
     `inputs` as `simulate` takes them, `(samples, *shape)` or frames `(time, samples, *shape)`, which are added up.
-    Shuffled pictures are no noise, since some places are brighter than others; nor are standardised features, whose means
-    are alike.
+    Shuffled pictures are no noise, since some places are brighter than others; nor are standardised features, whose
+    means are alike.
     """
     pictures = np.asarray(inputs if static else inputs.sum(axis=0), dtype=np.float64)
     if pictures.size < FEWEST or len(pictures) < 2 or pictures.shape[-1] < 2:
