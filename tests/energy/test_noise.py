@@ -52,3 +52,12 @@ def test_pictures_drawn_as_spikes_are_no_noise() -> None:
 @pytest.mark.parametrize("inputs", [np.ones((50, 64)), np.arange(30).reshape(5, 6), np.zeros((2000, 1))])
 def test_nothing_is_said_of_too_little(inputs: Array) -> None:
     assert not is_noise(inputs, static=True)
+
+
+def test_features_without_any_correlation_are_no_noise() -> None:
+    """Principal components of digits, each of mean 0 and variance 1."""
+    pixels = load("digits").test.integers(slice(None)).reshape(359, 64).astype(np.float64)
+    left, _, _ = np.linalg.svd(pixels - pixels.mean(axis=0), full_matrices=False)
+    components = left[:, :30] * np.sqrt(len(left))
+    assert abs(np.corrcoef(components.T) - np.eye(30)).max() < 1e-9
+    assert not is_noise(components, static=True)
