@@ -88,13 +88,10 @@ void run_operation(const Share& share, const Operation& op) {
     portable::run_population(share, op);
 }
 
-// Everything behind the input, which is read already. `together`: waits for the threads that share the sample.
-template <class F> void run_sample(const Share& share, F together) {
-    for (const Operation& op : share.plan.operations) {
-        if (op.what == What::read) continue;
-        run_operation(share, op);
-        together();
-    }
+// Everything behind the input, which is read already.
+void run_sample(const Share& share) {
+    for (const Operation& op : share.plan.operations)
+        if (op.what != What::read) run_operation(share, op);
 }
 
 template <class T> bool read_input(const Share& share, const void* samples, int64_t index) {
@@ -216,7 +213,7 @@ Table<uint8_t> computed(int lanes) {
     Scratch scratch;
     const Share share{plan, arena.data(), scratch, 0, 1, nullptr, nullptr};
     read_input<uint8_t>(share, picture.data(), 0);
-    run_sample(share, [] {});
+    run_sample(share);
     return arena;
 }
 
@@ -311,23 +308,28 @@ class Running {
                           results_.changes ? tally.changes.data() : nullptr};
         for (int64_t i = next_++; i < count_ && !failed_; i = next_++) {
             if (!read(share, i)) break;
-            run_sample(share, [] {});
+            run_sample(share);
             tally.note(share, i, count_);
         }
         tally.hand_over(mutex_);
         network_.give_back(std::move(space));
     }
 
-    // All threads work on one sample after the other.
-    void together(Workspace& space, Tally& tally, Barrier& barrier, int part, int parts) {
-        const Share share{network_.plan, space.arena.data(), space.scratch[part], part, parts, nullptr, nullptr};
+    // All threads work on one sample after the other; `stages` are those of all samples.
+    void together(Workspace& space, Tally& tally, std::vector<Stage>& stages, int thread, int parts) {
+        const std::vector<Operation>& operations = network_.plan.operations;
+        const auto share = [&](int part) {
+            return Share{network_.plan, space.arena.data(), space.scratch[thread], part, parts, nullptr, nullptr};
+        };
         for (int64_t i = 0; i < count_; i++) {
-            if (part == 0) read(share, i);
-            barrier.wait();
-            if (failed_) return;
-            run_sample(share, [&] { barrier.wait(); });
-            if (part == 0) tally.note(share, i, count_);
-            barrier.wait();
+            Stage* stage = &stages[i * (operations.size() + 1)];
+            stage->pass(1, [&](int) { guarded([&] { read(share(0), i); }); });
+            for (const Operation& op : operations) {
+                if (failed_) return;
+                if (op.what == What::read) continue;
+                (++stage)->pass(parts, [&](int part) { guarded([&] { run_operation(share(part), op); }); });
+            }
+            (++stage)->pass(1, [&](int) { guarded([&] { tally.note(share(0), i, count_); }); });
         }
     }
 
@@ -399,8 +401,8 @@ void run_all(snnkd_network& network, const void* samples, int64_t count, int thr
     if (few) {
         auto space = network.workspace(threads);
         Tally tally(network.plan, results);
-        Barrier barrier(threads);
-        network.team->run(threads, [&](int part) { running.together(*space, tally, barrier, part, threads); });
+        std::vector<Stage> stages(count * (network.plan.operations.size() + 1));
+        network.team->run(threads, [&](int thread) { running.together(*space, tally, stages, thread, threads); });
         tally.hand_over(running.mutex());
         network.give_back(std::move(space));
     } else {

@@ -1,4 +1,4 @@
-// Threads that wait for the next run, and a barrier between the operations of one sample.
+// Threads that wait for the next run, and how they share the operations of one sample.
 #pragma once
 
 #include <atomic>
@@ -20,26 +20,19 @@ inline void relax() {
 
 constexpr int SPINS = 4000;  // some tens of microseconds
 
-// Every one of `count` threads waits for the others. Where there are fewer processors than threads it yields to them.
-class Barrier {
-  public:
-    explicit Barrier(int count) : count_(count) {}
+// Something that all threads work on before any goes on: `parts` parts, each taken by who comes first. Nobody waits for a
+// thread that has taken none, so that one which the system has set aside does not hold up the others.
+struct alignas(64) Stage {
+    std::atomic<int> next{0}, done{0};
 
-    void wait() {
-        if (count_ == 1) return;
-        const int turn = turn_.load(std::memory_order_relaxed);
-        if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == count_) {
-            arrived_.store(0, std::memory_order_relaxed);
-            turn_.store(turn + 1, std::memory_order_release);
-            return;
+    template <class F> void pass(int parts, F work) {
+        for (int part = next.fetch_add(1); part < parts; part = next.fetch_add(1)) {
+            work(part);
+            done.fetch_add(1, std::memory_order_release);
         }
-        for (int spins = 0; turn_.load(std::memory_order_acquire) == turn; spins++)
+        for (int spins = 0; done.load(std::memory_order_acquire) < parts; spins++)
             spins < SPINS ? relax() : std::this_thread::yield();
     }
-
-  private:
-    const int count_;
-    std::atomic<int> arrived_{0}, turn_{0};
 };
 
 class Team {
@@ -54,7 +47,8 @@ class Team {
         for (std::thread& one : threads_) one.join();
     }
 
-    // Calls work(0), on this thread, and work(1) .. work(count - 1) on others. One call at a time.
+    // Calls work(0), on this thread, and work(1) .. work(count - 1) on others, but for those that come when it has ended.
+    // One call at a time.
     void run(int count, const std::function<void(int)>& work) {
         while (int(threads_.size()) < count - 1) {
             const int number = int(threads_.size()) + 1, seen = job_number_.load();
@@ -65,13 +59,16 @@ class Team {
                 std::lock_guard<std::mutex> lock(mutex_);
                 work_ = &work;
                 count_ = count;
-                left_.store(int(threads_.size()), std::memory_order_relaxed);
                 job_number_.fetch_add(1, std::memory_order_release);
             }
             wake_.notify_all();
         }
         work(0);
-        for (int spins = 0; count > 1 && left_.load(std::memory_order_acquire) > 0; spins++)
+        if (count > 1) {
+            std::lock_guard<std::mutex> lock(mutex_);
+            work_ = nullptr;
+        }
+        for (int spins = 0; count > 1 && active_.load(std::memory_order_acquire) > 0; spins++)
             spins < SPINS ? relax() : std::this_thread::yield();
     }
 
@@ -82,19 +79,23 @@ class Team {
     const std::function<void(int)>* work_ = nullptr;
     int count_ = 0;
     bool over_ = false;
-    std::atomic<int> job_number_{0}, left_{0};
+    std::atomic<int> job_number_{0}, active_{0};
 
     void serve(int number, int seen) {
         while (true) {
             for (int spins = 0; spins < SPINS && job_number_.load(std::memory_order_acquire) == seen; spins++) relax();
+            const std::function<void(int)>* work = nullptr;
             {
                 std::unique_lock<std::mutex> lock(mutex_);
                 wake_.wait(lock, [&] { return job_number_.load() != seen; });
+                seen = job_number_.load();
+                if (over_) return;
+                if (number >= count_ || !work_) continue;
+                work = work_;
+                active_.fetch_add(1);
             }
-            seen = job_number_.load(std::memory_order_acquire);
-            if (over_) return;
-            if (number < count_) (*work_)(number);
-            left_.fetch_sub(1, std::memory_order_acq_rel);
+            (*work)(number);
+            active_.fetch_sub(1, std::memory_order_release);
         }
     }
 };
