@@ -213,9 +213,9 @@ def main() -> None:
     figures, details = list[Figure](), dict[str, Any]()
     for name in given.nets:
         for timesteps in given.timesteps:
-            found, more = measure(name, timesteps, given)
+            found, kept = measure(name, timesteps, given)
             figures += found
-            details[f"{name}, T = {timesteps}"] = more
+            details[f"{name}, T = {timesteps}"] = kept
     settings = {key: getattr(given, key) for key in ("batch", "threads", "rounds")}
     settings |= {"kernel": kernel.available(), "freed memory is kept": memory}
     figures, details = joined(given.out, figures, details)
@@ -224,9 +224,9 @@ def main() -> None:
         for variant, milliseconds in kinds["milliseconds"].items():
             held = kinds["saved for backward, MB"].get(variant)
             first = kinds["first step, s"].get(variant)
-            more = "" if held is None else f", {held:.1f} MB saved"
-            more += "" if first is None else f", first step {first:.0f} s"
-            print(f"{case}: {variant}: {milliseconds:.1f} ms{more}")
+            told = "" if held is None else f", {held:.1f} MB saved"
+            told += "" if first is None else f", first step {first:.0f} s"
+            print(f"{case}: {variant}: {milliseconds:.1f} ms{told}")
 
 
 if __name__ == "__main__":
