@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -91,3 +92,17 @@ def test_without_a_compiler_it_is_said_what_is_missing(monkeypatch: pytest.Monke
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(RuntimeMissingError, match="no C\\+\\+ compiler \\(no-such-compiler\\)"):
         library.build.__wrapped__()
+
+
+def test_the_command_line_starts_without_it() -> None:
+    code = "import sys, snnkd_deploy.cli; sys.exit('snnkd_deploy.native' in sys.modules or 'ctypes' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_library_that_was_built_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library.build()
+    assert library.built()
+    monkeypatch.setenv("SNNKD_CACHE", str(tmp_path))
+    assert not library.built()
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert library.built()  # there is nothing to wait for
