@@ -122,7 +122,7 @@ def compared(times: Times, case: str, batch: int, peaks: dict[str, float | None]
         speed = batch / times.median(name)
         figures.append(Figure(f"images per second, {name}", case, speed, "/s"))
         if name not in (BASE, ROOF):
-            figures.append(Figure(f"training step on a GPU, {name}, against snnTorch", case, times.ratio(name, BASE)))
+            figures.append(Figure(f"training step in bf16, {name}, against snnTorch", case, times.ratio(name, BASE)))
         if name != ROOF:
             figures.append(Figure(f"part of the step that convolutions take, {name}", case, times.ratio(name, ROOF)))
         held = peaks.get(name)

@@ -35,7 +35,7 @@ def test_the_wheel_holds_every_module_target_price_table_and_schema(built: Path)
     packaged = {
         "snnkd_deploy/" + str(path.relative_to(ROOT)).removeprefix("snnkd_deploy/")
         for folder in ("snnkd_deploy", "exporters", "targets")
-        for suffix in ("*.py", "*.toml", "*.json", "py.typed")
+        for suffix in ("*.py", "*.toml", "*.json", "*.cpp", "py.typed")
         for path in (ROOT / folder).rglob(suffix)
     }
     assert packaged <= names
