@@ -241,3 +241,24 @@ def test_a_training_step_is_timed_in_pieces_that_are_joined(tmp_path: Path) -> N
     assert measured["training step, rate-based fp32, against snnTorch", "S, T = 2"] > 0
     assert list(found["details"]["S, T = 2"]["milliseconds"]) == ["snnTorch", "ours", "ours, rate-based"]
     assert "S, T = 2: ours: " in second.stdout
+
+
+def test_training_on_a_gpu_is_said_not_to_be_run_without_one_and_runs_small_on_a_cpu(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    small = ("--device", "cpu", "--width", 4, "--batch", 4, "--rounds", 1, "--timesteps", 2)
+    done = run("gpu_training.py", *small, "--out", out)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    measured = {row["what"]: row["measured"] for row in found["rows"]}
+    assert found["settings"]["device"] == "cpu"
+    for name in ("snnTorch", "bptt", "rate", "convolutions"):
+        assert measured[f"images per second, {name}"] > 0
+    without = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "gpu_training.py")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert without.returncode == 0
+    assert without.stdout == "not run: this machine has no device cuda\n"
