@@ -142,12 +142,13 @@ def measure(name: str, timesteps: int, given: argparse.Namespace) -> tuple[list[
             steps[variant]()
             if variant in COMPILED and given.cold:
                 compiling[variant] = time.perf_counter() - start
-    times = paired(steps, given.rounds)
+    times = paired(steps, given.rounds) if given.rounds else Times({})
     saved = {variant: step.saved() for variant, step in steps.items() if variant not in COMPILED}
     details = {
-        "milliseconds": {variant: 1e3 * times.median(variant) for variant in steps},
+        "milliseconds": {variant: 1e3 * times.median(variant) for variant in times.seconds},
         "saved for backward, MB": {variant: one / 1e6 for variant, one in saved.items()},
         "first step, s": compiling,
+        "rounds": dict.fromkeys(times.seconds, given.rounds),
     }
     return [*compared(times, name, timesteps), *kept(saved, name, timesteps)], details
 
@@ -205,7 +206,7 @@ def main() -> None:
     parser.add_argument("--timesteps", type=int, nargs="+", default=[4, 8])
     parser.add_argument("--variants", nargs="+", help="those of the figures' names (default: all)")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=15, help="0: only what is saved, which no other load changes")
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
     if given.quick:
@@ -222,17 +223,15 @@ def main() -> None:
                 found, more = measure(name, timesteps, given)
                 figures += found
                 details[f"{name}, T = {timesteps}"] = more
-    settings = {key: getattr(given, key) for key in ("batch", "threads", "rounds")}
+    settings = {key: getattr(given, key) for key in ("batch", "threads")}
     settings |= {"kernel": kernel.available(), "freed memory is kept": memory}
     figures, details = joined(given.out, figures, details)
     conclude(__file__, figures, settings, given.out, **details)
     for case, kinds in details.items():
-        for variant, milliseconds in kinds["milliseconds"].items():
-            held = kinds["saved for backward, MB"].get(variant)
-            first = kinds["first step, s"].get(variant)
-            said = "" if held is None else f", {held:.1f} MB saved"
-            said += "" if first is None else f", first step {first:.0f} s"
-            print(f"{case}: {variant}: {milliseconds:.1f} ms{said}")
+        for variant in {**kinds["milliseconds"], **kinds["saved for backward, MB"]}:
+            units = {"ms": "milliseconds", "MB saved": "saved for backward, MB", "s, first step": "first step, s"}
+            values = [f"{kinds[kind][variant]:.1f} {unit}" for unit, kind in units.items() if variant in kinds[kind]]
+            print(f"{case}: {variant}: {', '.join(values)}")
 
 
 if __name__ == "__main__":
