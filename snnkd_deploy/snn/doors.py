@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from snnkd_deploy.snn import kernel
+from snnkd_deploy.snn import kernel, triton_kernel
 from snnkd_deploy.snn.job import Gradients, Job
 from snnkd_deploy.snn.lif import LIF
 
@@ -30,7 +30,7 @@ class Door(Protocol):
         """Fill `into` from dL/d(spikes), or from dL/d(rates) where their `slopes` are given."""
 
 
-DOORS: dict[str, Door] = {"cpu": kernel}
+DOORS: dict[str, Door] = {"cpu": kernel, "cuda": triton_kernel}
 """By the device's type."""
 
 
