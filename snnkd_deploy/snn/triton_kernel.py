@@ -25,8 +25,8 @@ from snnkd_deploy.snn.lif import LIF, lif_loop
 LOG = logging.getLogger(__name__)
 MOST_STEPS = 16
 """The membranes of all steps stay in registers."""
-TILE, BROADEST = 1024, 64
-"""Values of one step that a program works on, and how many channels they have at most."""
+TILE, BROADEST, KEPT = 1024, 64, 2048
+"""Values of one step that a program works on, their channels at most, and values of all steps that it keeps at most."""
 CLOSE = 1e-4
 """How far off a trial may be: rounding, not another result."""
 OPTIONS = {"enable_fp_fusion": False}
@@ -86,21 +86,27 @@ def source() -> Any:
 
 @dataclass(frozen=True)
 class Cut:
-    """How positions, each with so many corners, and channels fall into tiles."""
+    """How positions, each with so many corners, and channels fall into tiles, if so many steps of a tile are kept."""
 
     positions: int
     channels: int
     corners: int = 1
+    kept: int = 1
+
+    @property
+    def tile(self) -> int:
+        """Values of a tile: a power of two, as everything that Triton counts."""
+        return min(TILE, KEPT >> (self.kept - 1).bit_length())
 
     @property
     def columns(self) -> int:
-        """Channels of a tile: a power of two, as Triton wants them."""
-        return min(1 << (self.channels - 1).bit_length(), BROADEST)
+        """Channels of a tile."""
+        return min(1 << (self.channels - 1).bit_length(), BROADEST, self.tile // self.corners)
 
     @property
     def rows(self) -> int:
         """Positions of a tile."""
-        return TILE // self.columns // self.corners
+        return self.tile // self.columns // self.corners
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -147,7 +153,7 @@ def _clear(job: Job, into: Gradients) -> None:
 
 def _sweep(job: Job, grad: Tensor, into: Gradients) -> Tensor:
     """dL/d(current); returns its sums and those of its product with x - mean, (2, parts, C)."""
-    cut, x = _cut(job), job.x
+    cut, x = _cut(job, job.timesteps), job.x
     sums = x.new_empty((2, cut.grid[0], cut.channels), dtype=torch.float32)
     residual = x if job.residual is None else job.residual
     given = (x, residual, *_affine(job), job.mean, grad, into.by_current, into.by_x, *sums)
@@ -178,11 +184,11 @@ def _renormalise(job: Job, into: Gradients, sums: Tensor, products: Tensor) -> N
     source().renormalise[cut.grid](*given, **cut.sizes, **OPTIONS)
 
 
-def _cut(job: Job) -> Cut:
+def _cut(job: Job, kept: int = 1) -> Cut:
     """The tiles of one step; where there is a pool, a position is one of what comes out."""
     samples, height, width, channels = job.step
     half = 2 if job.pool else 1
-    return Cut(samples * (height // half) * (width // half), channels, half * half)
+    return Cut(samples * (height // half) * (width // half), channels, half * half, kept)
 
 
 def _affine(job: Job) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ import torch
 
 from snnkd_deploy.snn import doors, kernel, triton_kernel
 from snnkd_deploy.snn.lif import LIF
-from snnkd_deploy.snn.triton_kernel import BROADEST, CLOSE, MOST_STEPS, TILE, Cut
+from snnkd_deploy.snn.triton_kernel import BROADEST, CLOSE, KEPT, MOST_STEPS, TILE, Cut
 
 
 @pytest.fixture(autouse=True)
@@ -97,9 +97,11 @@ def test_more_steps_than_fit_into_registers_are_left_to_plain_torch() -> None:
 @pytest.mark.parametrize("channels", [1, 3, 16, 63, 64, 65, 2500])
 @pytest.mark.parametrize("positions", [1, 16, 17, 5000])
 @pytest.mark.parametrize("corners", [1, 4])
-def test_tiles_cover_all_values_and_are_powers_of_two(channels: int, positions: int, corners: int) -> None:
-    cut = Cut(positions, channels, corners)
-    assert cut.rows * cut.columns * corners == TILE
+@pytest.mark.parametrize("kept", [1, 2, 3, 4, 5, MOST_STEPS])
+def test_tiles_cover_all_values_and_are_powers_of_two(channels: int, positions: int, corners: int, kept: int) -> None:
+    cut = Cut(positions, channels, corners, kept)
+    assert cut.rows * cut.columns * corners == cut.tile <= TILE
+    assert cut.tile * kept <= KEPT
     assert cut.columns & (cut.columns - 1) == 0
     assert cut.columns <= BROADEST
     for size, pieces, count in zip((cut.rows, cut.columns), cut.grid, (positions, channels), strict=True):
