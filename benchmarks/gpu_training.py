@@ -5,8 +5,7 @@ python benchmarks/gpu_training.py [--device cuda] [--width 64] [--batch 128] [--
 
 Net R of nets.py: forward, backward and SGD with snnTorch's loop, SpikingJelly in multi-step mode (where installed), and
 this package's engines bptt and rate. `convolutions` are the same layers alone, forward and backward, all steps as one
-batch: nothing that trains every step is faster. Without the device nothing is run, and that is said. The native kernel
-of the CPU is not used on a GPU: there this package's way is plain torch.
+batch: nothing that trains every step is faster. Without the device nothing is run, and that is said.
 """
 
 from __future__ import annotations

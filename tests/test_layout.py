@@ -104,6 +104,7 @@ ONLY_IN = {
     "h5py": {"exporters"},
     "nir": {"exporters", "frontend"},
     "snntorch": {"exporters", "snn"},
+    "triton": {"snn"},
     "lava": {"exporters"},
     "matplotlib": {"page", "report", "saliency_report"},
     "PIL": {"datasets"},

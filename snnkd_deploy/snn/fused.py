@@ -17,7 +17,8 @@ from torch.nn import functional
 from torch.nn.modules.module import _has_any_global_hook
 
 from snnkd_deploy import cluster
-from snnkd_deploy.snn import kernel
+from snnkd_deploy.snn import doors
+from snnkd_deploy.snn.job import TYPES, Gradients, Job
 from snnkd_deploy.snn.layers import Neuron, Repeat
 from snnkd_deploy.snn.lif import LIF, lif_loop
 from snnkd_deploy.snn.norms import Norm, counted, of_the_batch
@@ -117,23 +118,26 @@ def usable(row: Row, x: Tensor, residual: Tensor | None = None) -> bool:
     norm, neuron = row.norm, row.neuron
     if not (type(neuron) is Neuron and RANKS.get(type(norm)) and of_the_batch(norm) and fits(norm, x, residual)):
         return False
-    if neuron.decay_logit is not None or not kernel.knows(neuron.equation):
+    door = doors.of(x)
+    if neuron.decay_logit is not None or door is None or not door.knows(neuron.equation, neuron.timesteps):
         return False
     if x.shape[0] % neuron.timesteps if row.repeat is None else row.repeat.timesteps != neuron.timesteps:
         return False
-    return _unwatched(row) and _poolable(row.pool, x) and cluster.size() == 1 and kernel.available()
+    return _unwatched(row) and _poolable(row.pool, x) and cluster.size() == 1 and door.available()
 
 
 def fits(norm: Norm, x: Tensor, residual: Tensor | None = None) -> bool:
     """Whether the tensors lie in memory as the kernel reads them."""
-    if type(x) is not Tensor or x.device.type != "cpu" or x.dtype not in kernel.TYPES or torch.compiler.is_compiling():
+    if type(x) is not Tensor or x.dtype not in TYPES or torch.compiler.is_compiling():
         return False
     if x.ndim != RANKS[type(norm)] or x.numel() <= x.shape[1] or x.shape[1] != norm.num_features or not ordered(x):
         return False
     own = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    if any(one is not None and one.dtype != torch.float32 for one in own):
+    if any(one is not None and (one.dtype, one.device) != (torch.float32, x.device) for one in own):
         return False
-    return residual is None or (type(residual) is Tensor and residual.dtype == x.dtype)
+    if residual is None:
+        return True
+    return type(residual) is Tensor and (residual.dtype, residual.device) == (x.dtype, x.device)
 
 
 def ordered(x: Tensor) -> bool:
@@ -150,7 +154,7 @@ def order(x: Tensor) -> torch.memory_format:
 def measured(norm: Norm, x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and 1 / deviation (C,) of x over the batch; running statistics move as torch moves them."""
     momentum, count = counted(norm), x.numel() // x.shape[1]
-    mean, variance = kernel.statistics(x)
+    mean, variance = doors.needed(x).statistics(x)
     if norm.running_mean is not None and norm.running_var is not None:
         # by `data`, since torch's BatchNorm, too, moves them unseen: another pass may have kept them for its backward
         norm.running_mean.data.lerp_(mean, momentum)
@@ -167,10 +171,8 @@ class _FusedRow(torch.autograd.Function):
         residual = None if residual is None else residual.contiguous(memory_format=order(x))
         ctx.save_for_backward(x, residual, gain, bias, mean, invstd)
         ctx.spec = spec
-        given = job(spec, x, residual, gain, bias, mean, invstd)
         spikes = behind(x, spec, spec.timesteps if spec.still else 1)
-        kernel.point(given, spikes=spikes)
-        kernel.forward(given)
+        doors.needed(x).forward(job(spec, x, residual, gain, bias, mean, invstd), spikes)
         return spikes
 
     @staticmethod
@@ -180,7 +182,7 @@ class _FusedRow(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph: the derivative must have its own
             return *_differentiable(spec, (x, residual, gain, bias), grad, ctx.needs_input_grad), None, None, None
         given = job(spec, x, residual, gain, bias, mean, invstd)
-        by_x, by_residual, by_gain, by_bias = descend(given, x, grad, residual)
+        by_x, by_residual, by_gain, by_bias = descend(given, grad, residual)
         affine = None if gain is None else by_gain, None if bias is None else by_bias
         return by_x, by_residual, *affine, None, None, None
 
@@ -193,32 +195,31 @@ def job(
     bias: Tensor | None,
     mean: Tensor,
     invstd: Tensor,
-) -> kernel.Job:
-    """The kernel's view of this computation, but for its results."""
-    shape = (x.shape[0] * (spec.timesteps if spec.still else 1), *x.shape[1:])
+) -> Job:
+    """This computation as a kernel is told it, but for its results."""
     tensors = {"x": x, "residual": residual, "gain": gain, "bias": bias, "mean": mean, "invstd": invstd}
-    given = kernel.job(shape, spec.timesteps, spec.neuron, x.dtype, **tensors)
-    given.still, given.pool = spec.still, spec.pool
-    return given
+    return Job(neuron=spec.neuron, timesteps=spec.timesteps, still=spec.still, pool=spec.pool, **tensors)  # type: ignore[arg-type]
 
 
 def behind(x: Tensor, spec: Spec, times: float = 1) -> Tensor:
     """Memory for what comes out, `times` as many samples as x has."""
     height_width = [size // 2 for size in x.shape[2:]] if spec.pool else x.shape[2:]
-    return torch.empty(round(x.shape[0] * times), x.shape[1], *height_width, dtype=x.dtype, memory_format=order(x))
+    shape = (round(x.shape[0] * times), x.shape[1], *height_width)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=order(x))
 
 
 def descend(
-    given: kernel.Job, x: Tensor, grad: Tensor, residual: Tensor | None
+    given: Job, grad: Tensor, residual: Tensor | None, slopes: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
     """Gradients by x, the residual current (if there is one), gain and bias, from that by the result."""
+    x = given.x
     grad = grad.to(x.dtype).contiguous(memory_format=order(x))
     by_x = torch.empty_like(x, memory_format=order(x))
     by_residual = None if residual is None else torch.empty_like(residual, memory_format=order(x))
-    by_gain, by_bias = torch.empty(2, x.shape[1]).unbind()
+    by_gain, by_bias = torch.empty(2, x.shape[1], device=x.device).unbind()
     by_current = by_x if by_residual is None else by_residual
-    kernel.point(given, grad=grad, by_current=by_current, by_x=by_x, by_gain=by_gain, by_bias=by_bias)
-    kernel.backward(given)
+    into = Gradients(by_current=by_current, by_x=by_x, by_gain=by_gain, by_bias=by_bias)
+    doors.needed(x).backward(given, grad, into, slopes)
     return by_x, by_residual, by_gain, by_bias
 
 

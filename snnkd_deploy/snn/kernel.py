@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from snnkd_deploy.errors import RuntimeMissingError
+from snnkd_deploy.snn.job import Gradients, Job
 from snnkd_deploy.snn.lif import LIF
 from snnkd_deploy.snn.surrogate import SURROGATES
 from snnkd_deploy.toolchain import shared_library
@@ -24,19 +25,20 @@ SOURCE = Path(__file__).parent / "kernels" / "fused.cpp"
 FLAGS = ("-std=gnu++17", "-O3", "-fno-math-errno")
 BEST = ("-march=native", "-fopenmp")
 """For this processor, and several threads; a compiler that refuses this is asked again without."""
-TYPES = (torch.float32, torch.bfloat16)
 KINDS = ("atan", "sigmoid", "triangle", "rectangle")
 """The surrogates that the kernel has, in the order in which it numbers them."""
+GIVEN = ("x", "residual", "mean", "invstd", "gain", "bias")
+"""The tensors of a job."""
 
 
-class Job(ctypes.Structure):
-    """What the kernel is told, field by field as in fused.cpp."""
+class Fields(ctypes.Structure):
+    """A job, field by field as in fused.cpp."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("steps", "samples", "height", "width", "channels")),
         *((name, ctypes.c_int32) for name in ("still", "pool", "narrow", "threads", "zero", "detached", "surrogate")),
         *((name, ctypes.c_float) for name in ("decay", "threshold")),
-        *((name, ctypes.c_void_p) for name in ("x", "residual", "mean", "invstd", "gain", "bias")),
+        *((name, ctypes.c_void_p) for name in GIVEN),
         *((name, ctypes.c_void_p) for name in ("spikes", "rates", "slopes", "grad")),
         *((name, ctypes.c_void_p) for name in ("by_current", "by_x", "by_gain", "by_bias")),
     )
@@ -52,8 +54,8 @@ def available() -> bool:
     return wanted() and _loaded() is not None
 
 
-def knows(neuron: LIF) -> bool:
-    """Whether the kernel has this neuron's surrogate."""
+def knows(neuron: LIF, timesteps: int = 1) -> bool:
+    """Whether the kernel has this neuron's surrogate; it runs for any number of steps."""
     return neuron.surrogate in KINDS and neuron.surrogate in SURROGATES
 
 
@@ -69,7 +71,7 @@ def library() -> ctypes.CDLL:
     for function in (built.snnkd_statistics, built.snnkd_forward, built.snnkd_backward):
         function.restype = None
     for function in (built.snnkd_forward, built.snnkd_backward):
-        function.argtypes = (ctypes.POINTER(Job),)
+        function.argtypes = (ctypes.POINTER(Fields),)
     return built
 
 
@@ -97,29 +99,25 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, variance
 
 
-def job(shape: tuple[int, ...], steps: int, neuron: LIF, dtype: torch.dtype, **tensors: Tensor | None) -> Job:
-    """What to compute for a current of this shape, (steps * B, C) or (steps * B, C, H, W), without the flags."""
-    height, width = shape[2:] or (1, 1)
-    given = Job(steps, shape[0] // steps, height, width, shape[1])
-    given.narrow, given.threads = dtype == torch.bfloat16, torch.get_num_threads()
-    given.zero, given.detached = neuron.reset == "zero", neuron.detach_reset
-    given.surrogate = KINDS.index(neuron.surrogate)
-    given.decay, given.threshold = neuron.decay, neuron.threshold
-    point(given, **tensors)
-    return given
+def forward(job: Job, spikes: Tensor, rates: Tensor | None = None, slopes: Tensor | None = None) -> None:
+    """Fill `spikes`, and where they are given `rates` (their mean over time) and its `slopes` by a constant current."""
+    _needed().snnkd_forward(ctypes.byref(_fields(job, spikes=spikes, rates=rates, slopes=slopes)))
 
 
-def point(given: Job, **tensors: Tensor | None) -> None:
-    """Let fields of the job point to these tensors, which the caller keeps alive."""
+def backward(job: Job, grad: Tensor, into: Gradients, slopes: Tensor | None = None) -> None:
+    """Fill `into` from dL/d(spikes), or from dL/d(rates) where their `slopes` are given."""
+    _needed().snnkd_backward(ctypes.byref(_fields(job, grad=grad, slopes=slopes, **vars(into))))
+
+
+def _fields(job: Job, **tensors: Tensor | None) -> Fields:
+    """The job and further tensors, which the caller keeps alive, as the kernel reads them."""
+    neuron, tensors = job.neuron, {**tensors, **{name: getattr(job, name) for name in GIVEN}}
+    told = Fields(job.timesteps, *job.step)
+    told.still, told.pool = job.still, job.pool
+    told.narrow, told.threads = job.x.dtype == torch.bfloat16, torch.get_num_threads()
+    told.zero, told.detached = neuron.reset == "zero", neuron.detach_reset
+    told.surrogate = KINDS.index(neuron.surrogate)
+    told.decay, told.threshold = neuron.decay, neuron.threshold
     for name, tensor in tensors.items():
-        setattr(given, name, None if tensor is None else tensor.data_ptr())
-
-
-def forward(given: Job) -> None:
-    """Fill `spikes`, and `rates` and `slopes` where they are asked for."""
-    _needed().snnkd_forward(ctypes.byref(given))
-
-
-def backward(given: Job) -> None:
-    """Fill `by_x`, `by_gain`, `by_bias`, and `by_current` where it is not the same memory as `by_x`."""
-    _needed().snnkd_backward(ctypes.byref(given))
+        setattr(told, name, None if tensor is None else tensor.data_ptr())
+    return told

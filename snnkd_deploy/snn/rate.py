@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from snnkd_deploy.errors import ConfigError
-from snnkd_deploy.snn import fused, kernel
+from snnkd_deploy.snn import doors, fused
 from snnkd_deploy.snn.fused import Row
 from snnkd_deploy.snn.layers import Frames, MeanFrame, Neuron, Repeat, TimeMean
 from snnkd_deploy.snn.lif import CACHED, LIF, wide_type
@@ -159,8 +159,7 @@ class _FusedRate(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, gain, bias, mean, invstd, slopes = ctx.saved_tensors
         given = fused.job(replace(ctx.spec, timesteps=1, still=False), x, None, gain, bias, mean, invstd)
-        kernel.point(given, slopes=slopes)
-        by_x, by_shortcut, by_gain, by_bias = fused.descend(given, x, grad, x if ctx.shortcut else None)
+        by_x, by_shortcut, by_gain, by_bias = fused.descend(given, grad, x if ctx.shortcut else None, slopes)
         affine = None if gain is None else by_gain, None if bias is None else by_bias
         return by_x, by_shortcut, *affine, None, None, None, None, None
 
@@ -188,8 +187,7 @@ class _Measured:
         once = 1 if spec.still else 1 / spec.timesteps
         spikes, rates = fused.behind(x, spec, spec.timesteps if spec.still else 1), fused.behind(x, spec, once)
         slopes = fused.behind(x, replace(spec, pool=False), once)
-        kernel.point(given, spikes=spikes, rates=rates, slopes=slopes)
-        kernel.forward(given)
+        doors.needed(x).forward(given, spikes, rates, slopes)
         _keep(self.records, self.norm, mean, invstd, rates, slopes)
         _keep(self.records, row.neuron)
         return spikes

@@ -32,7 +32,7 @@ def test_the_job_has_the_fields_of_the_source() -> None:
     for kind, names in re.findall(r"(?:const )?(\w+) ([^;]+);", code):
         for name in names.split(","):
             found.append((name.strip(" *\n"), ctypes.c_void_p if "*" in name else kinds[kind]))
-    assert found == list(kernel.Job._fields_)
+    assert found == list(kernel.Fields._fields_)
 
 
 def test_every_surrogate_has_its_number() -> None:

@@ -16,6 +16,7 @@ from snnkd_deploy.config import TrainConfig, load_config
 from snnkd_deploy.errors import ConfigError
 from snnkd_deploy.snn import kernel, models
 from snnkd_deploy.snn.engines import load_engine
+from snnkd_deploy.snn.job import Job
 from snnkd_deploy.snn.layers import Frames
 from snnkd_deploy.snn.lif import LIF, lif_loop
 from snnkd_deploy.snn.models import MODELS, Network, Outputs, Plan
@@ -323,11 +324,11 @@ def test_the_kernel_computes_what_plain_torch_does_in_every_network(
 
 
 def same_step(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    images, used, forward = batch()[0], list[kernel.Job](), kernel.forward
+    images, used, forward = batch()[0], list[Job](), kernel.forward
 
-    def noted(job: kernel.Job) -> None:
+    def noted(job: Job, *results: Tensor | None) -> None:
         used.append(job)
-        forward(job)
+        forward(job, *results)  # type: ignore[arg-type]
 
     monkeypatch.setattr(kernel, "forward", noted)
     logits, state = of_a_step(network, images)
