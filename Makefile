@@ -59,8 +59,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Two processes of one thread each: more threads would only wait for one another.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 bench: peers
 	$(PEERS)/bin/python benchmarks/bench.py --out runs/bench
