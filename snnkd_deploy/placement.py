@@ -53,8 +53,13 @@ def place(graph: Graph, counts: Counts, mapping: CoreMapping) -> tuple[Placed, .
     found = []
     for name, reader in layers.items():
         layer = _layer(graph, name)
-        source = layers.get(_source(graph, layer))
-        if source is None or layer.placement == "host" or counts.events[layer.name].size != prod(source.shape):
+        source = None if layer is None else layers.get(_source(graph, layer))
+        if (
+            layer is None
+            or source is None
+            or layer.placement == "host"
+            or counts.events[layer.name].size != prod(source.shape)
+        ):
             found.append(Placed(name, None, reader.cores, reader.neurons, 0, reader.tile.neurons, 0, None, None))
         else:
             sent = _Sent(layer, counts.events[layer.name], source, reader)
@@ -79,10 +84,15 @@ def as_dict(mapping: CoreMapping, placed: tuple[Placed, ...]) -> dict[str, Any]:
     }
 
 
-def _layer(graph: Graph, name: str) -> Linear | Conv2d:
-    """The synapses of a mapped layer, which is named after its neurons, the readout after its synapses."""
+def _layer(graph: Graph, name: str) -> Linear | Conv2d | None:
+    """The synapses of a mapped layer, which is named after its neurons, the readout after its synapses.
+
+    None of neurons that the input itself meets.
+    """
     node = graph[name]
     layer = graph[node.inputs[0]] if isinstance(node, Neuron) else node
+    if layer is graph.input:
+        return None
     assert isinstance(layer, Linear | Conv2d)
     return layer
 

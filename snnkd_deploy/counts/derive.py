@@ -135,11 +135,11 @@ def _neurons(node: Neuron, tally: Tally) -> Found:
     leaks = [np.atleast_1d(~np.isin(decay, (0, 1))) for decay in (node.decay, node.current_decay)]
     work: Work = {
         "updates_active": active,
-        "updates_inactive": None if active is None else _rest(updates, active),
+        "updates_inactive": None if active is None else _sum(updates, -active),
         "leak_multiplies": sum(
             (updates * int(np.count_nonzero(leaky)) // leaky.size for leaky in leaks), start=0 * updates
         ),
-        "membrane_adds": None if active is None else active + updates * node.keeps_current,
+        "membrane_adds": None if active is None else _sum(active, updates * node.keeps_current),
         "compares": updates,
         "reset_adds": spikes * (node.reset in ("subtract", "subtract_late")),
         "membrane_changes": tally.count(node.name, "membrane_changes"),
@@ -153,8 +153,9 @@ def _neurons(node: Neuron, tally: Tally) -> Found:
     return work, rest
 
 
-def _rest(updates: Array, active: Array) -> Array:
-    return updates - active if len(updates) == len(active) else updates.sum(keepdims=True) - active.sum()
+def _sum(one: Array, other: Array) -> Array:
+    """Sample by sample where both are; where one is of whole batches, of all samples."""
+    return one + other if len(one) == len(other) else one.sum(keepdims=True) + other.sum()
 
 
 def _activations(node: Relu, tally: Tally) -> Found:
