@@ -82,7 +82,9 @@ def measure(name: str, given: argparse.Namespace, folder: Path) -> tuple[list[Fi
         few, bytes_ = pictures[:batch], images[:batch].astype(np.uint8)
         rates = {layer: float(one.mean()) for layer, one in check(calls, compiled, few, bytes_).spikes.items()}
         ready = {one: partial(call, bytes_ if one in BYTES else few) for one, call in calls.items()}
-        times = paired(ready, given.rounds, warm_up=1, repeats=1 if given.quick else max(1, 16 // batch), settle=0.02)
+        times = paired(
+            ready, given.rounds, warm_up=1, repeats=1 if given.quick else max(1, 16 // batch), settle=0.1
+        )  # pools of the others spin on for a while
         case = f"{name}, batch {batch}"
         figures += compared(times, case)
         details[case] = {"milliseconds": {one: 1e3 * times.median(one) for one in times.seconds}, "rates": rates}
