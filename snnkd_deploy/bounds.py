@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,8 @@ from snnkd_deploy.ir import (
 from snnkd_deploy.numerics import conv2d, linear, scale_by_fraction
 
 Interval = tuple[Array, Array]
+EXACT32 = 2**24
+"""Whole numbers below it are exact in float32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,13 +138,19 @@ def _weighted(node: Linear | Conv2d, low: Array, high: Array) -> Interval:
     if isinstance(node, Conv2d):
         low, high = np.minimum(low, 0), np.maximum(high, 0)
     out, per_group = node.weight.shape[:2]
-    weight = node.weight.reshape(groups, out // groups, per_group, -1).astype(np.float64)
-    taps = np.ones(weight.shape[3])  # products sum short rows faster than sum does, and are exact below 2**53
+    taps = np.ones(node.weight[0, 0].size, dtype=_exact_type(node.weight))
+    weight = node.weight.reshape(groups, out // groups, per_group, -1).astype(taps.dtype)
     plus, minus = ((pick(weight, 0) @ taps).astype(np.int64) for pick in (np.maximum, np.minimum))
     low, high = (side.reshape(groups, 1, per_group) for side in (low, high))
     least = (plus * low + minus * high).sum(axis=2).reshape(out)
     most = (plus * high + minus * low).sum(axis=2).reshape(out)
     return least + node.bias, most + node.bias
+
+
+def _exact_type(weight: Array) -> type[np.floating[Any]]:
+    """Floats that hold sums over the taps of any kernel; products with ones add short rows faster than sums do."""
+    most = int(max(weight.max(initial=0), -int(weight.min(initial=0)))) * weight[0, 0].size
+    return np.float32 if most < EXACT32 else np.float64
 
 
 def _attended(node: Attention, given: list[Interval], graph: Graph) -> Interval:
