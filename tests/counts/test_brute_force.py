@@ -203,7 +203,6 @@ def samples(random: np.random.Generator, shape: Shape, alphabet: Alphabet) -> Ar
     return np.asarray(values * (random.random(size) < 0.7))
 
 
-@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 @pytest.mark.parametrize("alphabet", ALPHABETS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sparse", [False, True], ids=["full", "sparse"])

@@ -70,7 +70,6 @@ SAME: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 @pytest.mark.parametrize("name", SAME)
 def test_the_graph_computes_what_the_function_computes(name: str) -> None:
     found = read(Net(SAME[name]), SAMPLES)
