@@ -55,6 +55,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--optimizer")
     parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--threshold", type=float)
+    parser.add_argument("--surrogate")
     parser.add_argument("--engine", default="bptt")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
@@ -81,7 +83,7 @@ def _value(text: str) -> Any:
 def config_of(given: argparse.Namespace, seed: int, **more: Any) -> TrainConfig:
     names = ["dataset", "data_dir", "augment", "model", "width", "depth", "timesteps", "teacher_width", "teacher_depth"]
     names += ["engine", "epochs", "teacher_epochs", "batch_size", "optimizer", "learning_rate", "precision"]
-    names += ["threads", "device"]
+    names += ["threshold", "surrogate", "threads", "device"]
     return load_config(**{name: getattr(given, name) for name in names}, seed=seed, **more)
 
 
@@ -178,10 +180,15 @@ def earlier_rows(given: argparse.Namespace, settings: dict[str, Any]) -> dict[st
     if not (given.out and given.out.exists()):
         return {}
     kept = json.loads(given.out.read_text())
-    if kept["settings"] != settings:
+    if _given(kept["settings"]) != _given(settings):
         raise SystemExit(f"{given.out} was measured with other settings: {kept['settings']}; now: {settings}")
     rows: dict[str, list[Row]] = kept["rows"]
     return rows
+
+
+def _given(settings: dict[str, Any]) -> dict[str, Any]:
+    """Without options that were left out, which a file may be too old to name."""
+    return {key: value for key, value in settings.items() if value is not None}
 
 
 def main() -> None:
