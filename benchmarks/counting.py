@@ -22,10 +22,13 @@ from torch import Tensor, nn
 from figures import Figure, arguments, conclude
 from nets import SHAPES, SnnTorch, SpikingJelly, ours, pictures, settled
 from paired import paired
+from snnkd_deploy import native
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.compiler import lower
-from snnkd_deploy.counts import Counts, count, counted
-from snnkd_deploy.ir import Graph, Input
+from snnkd_deploy.counts import Counts, Tally, counted
+from snnkd_deploy.counts.native import NativeCounter
+from snnkd_deploy.counts.watch import Watch
+from snnkd_deploy.ir import Array, Graph, Input
 from snnkd_deploy.live import counting, folded
 from snnkd_deploy.simulate import batches
 from snnkd_deploy.snn import models
@@ -37,7 +40,7 @@ from snnkd_deploy.trace import trace
 SETTLING = 32
 """Pictures on which a network is brought to its firing rates."""
 WIDTH = {"V": 32}
-OURS, GOAL = "torch forward", "exact operation counts, added to a forward pass"
+OURS, GOAL = "native runtime", "exact operation counts, added to a forward pass"
 Run = Callable[[], Any]
 STACK = ExitStack()
 """Holds hooks until everything is measured."""
@@ -71,7 +74,9 @@ def compared(name: str, given: argparse.Namespace) -> dict[str, Compared]:
     graph = folded(found, source)
     makers: dict[str, Callable[[], Compared]] = {
         "integer simulator": lambda: simulator(found, source, images[: given.simulated]),
-        OURS: lambda: ride(found, graph, images, per_sample=False),
+        OURS: lambda: runtime(found, source, images, given.threads, per_sample=False),
+        f"{OURS}, by sample": lambda: runtime(found, source, images, given.threads, per_sample=True),
+        "torch forward": lambda: ride(found, graph, images, per_sample=False),
         "torch forward, by sample": lambda: ride(found, graph, images, per_sample=True),
         "NeuroBench": lambda: neurobench(found, images),
         "SpikingJelly": lambda: spikingjelly(found, images),
@@ -86,14 +91,34 @@ def compared(name: str, given: argparse.Namespace) -> dict[str, Compared]:
 
 def simulator(found: Network, source: Input, images: Tensor) -> Compared:
     """Counts on the integer network of an export, which the reference simulator runs."""
-    inputs = (255 * images).round().numpy().astype(np.int64)
-    graph = lower(trace(found, source), load_target("onnx"), Calibration(inputs[:8])).legal
+    graph, inputs = exported(found, source, images)
 
     def plain() -> None:
         for _ in batches(graph, inputs):
             pass
 
-    return Compared(plain, lambda: count(graph, inputs), read_ours)
+    def counted_too() -> Counts:
+        tally = Tally(graph, "simulator")
+        watch = Watch(tally)
+        for _ in batches(graph, inputs, observe=watch.note, look=watch.look):
+            pass
+        return counted(tally)
+
+    return Compared(plain, counted_too, read_ours)
+
+
+def runtime(found: Network, source: Input, images: Tensor, threads: int, per_sample: bool) -> Compared:
+    """Counts on the integer network of an export, in the runtime that `energy` runs it on."""
+    graph, inputs = exported(found, source, images)
+    ours = native.load(graph, threads=threads)
+    tally = Tally(graph, "native runtime")
+    counter = NativeCounter(graph, ours, tally, per_sample)
+    return Compared(lambda: ours.run(inputs), lambda: counter.add(inputs), lambda _: read_ours(counted(tally)))
+
+
+def exported(found: Network, source: Input, images: Tensor) -> tuple[Graph, Array]:
+    inputs = (255 * images).round().numpy().astype(np.uint8)
+    return lower(trace(found, source), load_target("onnx"), Calibration(inputs[:8].astype(np.int64))).legal, inputs
 
 
 def ride(found: Network, graph: Graph, images: Tensor, per_sample: bool) -> Compared:

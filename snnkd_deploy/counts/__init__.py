@@ -15,6 +15,7 @@ import numpy as np
 from snnkd_deploy.counts.ann import ann_layers, collapsed
 from snnkd_deploy.counts.derive import derive
 from snnkd_deploy.counts.layers import Activations, Counts, FanOut, Layer, Neurons, Pools, Products, Sums, Synapses
+from snnkd_deploy.counts.native import NativeCounter, holds
 from snnkd_deploy.counts.replay import replay
 from snnkd_deploy.counts.seen import contradiction
 from snnkd_deploy.counts.tally import Tally
@@ -38,11 +39,16 @@ def count(graph: Graph, inputs: Array, batch: int = 64) -> Counts:
     who = runner(graph, inputs)
     tally = Tally(graph, who.by)
     watch = Watch(tally)
+    counter = None
+    if who.native is not None and holds(graph, who.native, tally):
+        counter, batch = NativeCounter(graph, who.native, tally), 16 * batch
     for part in parts(graph, inputs, batch):
-        if who.native is None:
-            simulate(graph, part, watch.note, watch.look)
-        else:
+        if counter is not None:
+            counter.add(part)
+        elif who.native is not None:
             replay(graph, part, who.native, watch)
+        else:
+            simulate(graph, part, watch.note, watch.look)
     return counted(tally)
 
 

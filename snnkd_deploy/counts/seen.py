@@ -30,10 +30,16 @@ class Seen:
         """These too; `unit`: what they are multiples of, if they are."""
         self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
         if self.values is not None:
-            met = _different(x.reshape(-1), unit)
-            self.values = None if met is None else self.values | met
-            if self.values is not None and len(self.values) > MOST_VALUES:
-                self.values = None
+            self._join(_different(x.reshape(-1), unit))
+
+    def meet(self, values: Array) -> None:
+        """The same of different whole numbers, at least one."""
+        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+        self._join({float(one) for one in values})
+
+    def _join(self, met: set[float] | None) -> None:
+        both = None if met is None or self.values is None else self.values | met
+        self.values = both if both is not None and len(both) <= MOST_VALUES else None
 
 
 def _different(x: Array, unit: float) -> set[float] | None:

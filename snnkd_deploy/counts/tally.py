@@ -65,8 +65,12 @@ class Tally:
 
     def fired(self, name: str, spikes: Array) -> None:
         """Spikes of a layer of neurons, `(time, batch)`."""
-        self.per_step[name] = self.per_step.get(name, 0) + spikes.sum(axis=1, dtype=np.int64)
-        self.add(name, "spikes_out", spikes.sum(axis=0, dtype=np.int64))
+        self.spiked(name, spikes.sum(axis=1, dtype=np.int64), spikes.sum(axis=0, dtype=np.int64))
+
+    def spiked(self, name: str, by_step: Array, by_sample: Array) -> None:
+        """The same as sums, `(time,)` and `(batch,)`."""
+        self.per_step[name] = self.per_step.get(name, 0) + by_step
+        self.add(name, "spikes_out", by_sample)
 
     def add(self, name: str, what: str, number: Array) -> None:
         """Any count of each sample of a batch, `(batch,)`."""

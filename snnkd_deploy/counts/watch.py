@@ -30,7 +30,7 @@ class Watch:
         if isinstance(node, Input):
             self.tally.samples += value.shape[1]
         elif isinstance(node, Weighing | Pool | Window):
-            self._arrived(node, arguments[0])
+            self.arrived(node, arguments[0])
         elif isinstance(node, Attention):
             for what, number in products(node, arguments).items():
                 self.tally.add(node.name, what, number)
@@ -65,7 +65,8 @@ class Watch:
         self.tally.fired(node.name, np.stack([by_sample(step) for step in spikes]))
         self.tally.add(node.name, "membrane_changes", changes)
 
-    def _arrived(self, node: Node, x: Array) -> None:
+    def arrived(self, node: Node, x: Array) -> None:
+        """What a layer of synapses or a pool reads, `(time or 1, batch, *shape)`."""
         carried, (source,) = self.tally.carried[node.inputs[0]], node.inputs
         self.tally.arrived(node.name, self._fired[source] if source in self._fired else self._over_time(x != 0))
         if carried.kind == "spikes" or not isinstance(node, Weighing):

@@ -504,20 +504,41 @@ struct Plain {
     }
 };
 
+// The same where it is asked how often the membrane changed.
+struct Changing {
+    V32 v = {}, before = {}, later = {}, changes = {};
+
+    V32 arriving(const Rule&, V32 current, const int32_t*) { return current; }
+
+    V32 step(const Rule& rule, V32 current, V32 threshold, V32) {
+        v = (v >> rule.shift) + current;
+        changes -= (v != before) & later;
+        before = v;
+        later = ~V32{};
+        const V32 fired = v > threshold;
+        v &= ~fired;
+        return fired;
+    }
+};
+
 inline void store_bits(uint8_t* to, uint32_t bits, int bytes) {
     if (bytes >= 4) std::memcpy(to, &bits, 4);
     else if (bytes >= 2) std::memcpy(to, &bits, 2);
     else *to = uint8_t(bits);
 }
 
-inline void note_reach(const Share& share, const Operation& op, const Membrane& one, const Membrane& other) {
-    for (int i = 0; share.changes && i < HALF; i++) share.changes[op.out] += one.changes[i] + other.changes[i];
+// What two vectors of neurons were asked; `changes` of a row are added up first.
+inline void note(const Share& share, const Operation& op, const Membrane& one, const Membrane& other, V32& changes) {
+    changes += one.changes + other.changes;
     if (!share.reach) return;
     int64_t most = share.reach[op.out];
     for (int i = 0; i < HALF; i++) most = std::max<int64_t>({most, one.reach[i], other.reach[i]});
     share.reach[op.out] = most;
 }
-inline void note_reach(const Share&, const Operation&, const Plain&, const Plain&) {}
+inline void note(const Share&, const Operation&, const Plain&, const Plain&, V32&) {}
+inline void note(const Share&, const Operation&, const Changing& one, const Changing& other, V32& changes) {
+    changes += one.changes + other.changes;
+}
 
 // DIRECTS: how many there are, or -1 for any number. Sums are left as they were before the events, at the biases.
 template <class Sum, class Neuron, bool WHOLE, int DIRECTS>
@@ -535,6 +556,7 @@ void fire_row(const Share& share, const Operation& op, const Block& block, const
     const Sum* biases = static_cast<const Sum*>(row.biases);
     const Direct direct = DIRECTS == 1 ? row.directs[0] : Direct{};
     uint8_t* bits = share.bits(out, 0, 0, row.y) + first_byte;
+    V32 changes = {};
     for (int x = 0; x < width; x++, bits += position)
         for (int o = 0; o < end; o += LANES) {
             const V32 threshold[2] = {get<V32>(thresholds + o), get<V32>(thresholds + o + HALF)};
@@ -559,21 +581,28 @@ void fire_row(const Share& share, const Operation& op, const Block& block, const
                 const V32 even_fired = evens.step(rule, current[0], threshold[0], numerator[0]);
                 store_bits(to, bits_of(even_fired, odds.step(rule, current[1], threshold[1], numerator[1])), bytes);
             }
-            note_reach(share, op, evens, odds);
+            note(share, op, evens, odds, changes);
         }
+    for (int i = 0; rule.changed && i < HALF; i++) share.changes[op.out] += changes[i];
+}
+
+template <class Sum, class Neuron>
+void fire_usual(const Share& share, const Operation& op, const Block& block, const Row& row) {
+    if constexpr (sizeof(Sum) == 2 && WIDTH > 16) {  // the common ones have code of their own
+        if (op.fraction == 16 && !row.still && row.directs.empty())
+            return fire_row<Sum, Neuron, true, 0>(share, op, block, row);
+        if (op.fraction == 16 && !row.still && row.directs.size() == 1)
+            return fire_row<Sum, Neuron, true, 1>(share, op, block, row);
+    }
+    if (row.directs.empty()) return fire_row<Sum, Neuron, false, 0>(share, op, block, row);
+    fire_row<Sum, Neuron, false, -1>(share, op, block, row);
 }
 
 template <class Sum> void fire(const Share& share, const Operation& op, const Block& block, const Row& row) {
-    const bool plain = op.leak_shift >= 0 && !op.rounds && op.node->reset == Reset::zero && !share.reach && !share.changes;
-    if (!plain) return fire_row<Sum, Membrane, false, -1>(share, op, block, row);
-    if constexpr (sizeof(Sum) == 2 && WIDTH > 16) {  // the common ones have code of their own
-        if (op.fraction == 16 && !row.still && row.directs.empty())
-            return fire_row<Sum, Plain, true, 0>(share, op, block, row);
-        if (op.fraction == 16 && !row.still && row.directs.size() == 1)
-            return fire_row<Sum, Plain, true, 1>(share, op, block, row);
-    }
-    if (row.directs.empty()) return fire_row<Sum, Plain, false, 0>(share, op, block, row);
-    fire_row<Sum, Plain, false, -1>(share, op, block, row);
+    const bool usual = op.leak_shift >= 0 && !op.rounds && op.node->reset == Reset::zero && !share.reach;
+    if (!usual) return fire_row<Sum, Membrane, false, -1>(share, op, block, row);
+    if (share.changes) return fire_usual<Sum, Changing>(share, op, block, row);
+    fire_usual<Sum, Plain>(share, op, block, row);
 }
 
 // The same without neurons: the current itself, in the order of the channels.
@@ -855,5 +884,64 @@ inline void run_population(const Share& share, const Operation& op) {
         else Population<int16_t>(share, op, op.blocks[i / chunks], top, bottom).run();
     }
 }
+
+// ---- counts --------------------------------------------------------------------------------------------------------
+
+inline int64_t ones(const uint8_t* from, int64_t bytes) {
+    int64_t found = 0;
+    for (int64_t at = 0; at < bytes; at += 8) found += __builtin_popcountll(load<uint64_t>(from + at));
+    return found;
+}
+
+// Adds `worth` to a byte for each bit that is set, of steps that lie `apart`.
+inline void add_steps(const uint8_t* from, int64_t bytes, int64_t apart, int steps, uint8_t worth, uint8_t* map) {
+#if defined(SNNKD_AVX512)
+    const __m512i each = _mm512_set1_epi8(char(worth));
+    for (int64_t at = 0; at < bytes; at += 8, map += 64) {
+        __m512i sum = _mm512_loadu_si512(map);
+        for (int step = 0; step < steps; step++)
+            sum = _mm512_mask_add_epi8(sum, load<uint64_t>(from + step * apart + at), sum, each);
+        _mm512_storeu_si512(map, sum);
+    }
+#else
+    const uint64_t* bytes_of = spread_bits();
+    for (int64_t at = 0; at < bytes; at++, map += 8) {
+        uint64_t sum = 0;
+        for (int step = 0; step < steps; step++) sum += bytes_of[from[step * apart + at]];
+        set(map, get<uint64_t>(map) + sum * worth);
+    }
+#endif
+}
+
+// The sum of products; those of `most` numbers fit 32 bits.
+template <class Factor> inline int64_t weigh(const uint8_t* map, const Factor* table, int64_t size, int64_t most) {
+    int64_t total = 0;
+    for (int64_t from = 0; from < size; from += most) {
+        const int64_t to = std::min(size, from + most);
+        int64_t at = from;
+        int32_t sum = 0;
+#if defined(SNNKD_AVX512)
+        if constexpr (sizeof(Factor) == 2) {
+            V32 sums[2] = {};
+            for (; at + 64 <= to; at += 64)
+                for (int half = 0; half < 2; half++) {
+                    const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(map + at + 32 * half));
+                    const __m512i factors = _mm512_loadu_si512(table + at + 32 * half);
+                    sums[half] += V32(_mm512_madd_epi16(_mm512_cvtepu8_epi16(bytes), factors));
+                }
+            for (int i = 0; i < HALF; i++) sum += sums[0][i] + sums[1][i];
+        }
+#endif
+        for (; at < to; at++) sum += int32_t(map[at]) * table[at];
+        total += sum;
+    }
+    return total;
+}
+
+inline void add_bytes(uint8_t* to, const uint8_t* from, int64_t size) {
+    for (int64_t at = 0; at < size; at++) to[at] = uint8_t(to[at] + from[at]);
+}
+
+constexpr Counters COUNTERS{ones, add_steps, weigh<int16_t>, weigh<int32_t>, add_bytes};
 
 }  // namespace snnkd::SNNKD_SET

@@ -14,7 +14,10 @@ FOLDER = Path(__file__).parent
 SOURCES = (
     FOLDER / "snnkd_native.cpp",
     FOLDER / "snnkd_native.h",
-    *(FOLDER / f"{name}.hpp" for name in ("network", "plan", "build", "values", "kernels", "tally", "team")),
+    *(
+        FOLDER / f"{name}.hpp"
+        for name in ("network", "plan", "build", "values", "arrivals", "kernels", "tally", "team")
+    ),
 )
 """What the library is made of; the first is compiled and includes the others."""
 ROOM = 1000
@@ -42,6 +45,7 @@ class Node(ctypes.Structure):
         ("shape", ctypes.c_int32 * 3),
         ("own", ctypes.c_int32),
         ("kept", ctypes.c_int32),
+        ("bits", ctypes.c_int32),
     )
 
 
@@ -52,6 +56,9 @@ class Results(ctypes.Structure):
         ("logits", ctypes.c_void_p),
         *((name, ctypes.POINTER(ctypes.c_void_p)) for name in ("spikes", "nonzero", "sums", "step_spikes")),
         *((name, ctypes.c_void_p) for name in ("reached", "reach", "changes")),
+        ("tables", ctypes.POINTER(ctypes.c_void_p)),
+        ("table_counts", ctypes.c_void_p),
+        *((name, ctypes.POINTER(ctypes.c_void_p)) for name in ("events", "amounts", "met")),
     )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +21,49 @@ from snnkd_deploy.simulate import Record
 
 
 @dataclass(frozen=True, eq=False)
-class Watched:
-    """What a run did, summed over samples and over the steps at which a node was evaluated; int64.
+class Wanted:
+    """What `watch` shall count, by the names of nodes whose values are kept; what nobody asks for costs nothing."""
 
-    A node that does not change over time is evaluated once a sample.
+    nonzero: Collection[str] = ()
+    sums: Collection[str] = ()
+    events: Mapping[str, Array] = field(default_factory=dict)
+    """Of each node tables of factors, int32 `(tables, *shape)`, maybe none."""
+    amounts: Collection[str] = ()
+    """Of those in `events`."""
+    met: Collection[str] = ()
+    """Of those with `Layer.bits`."""
+    step_spikes: bool = False
+    reached: bool = False
+    changes: bool = False
+    reach: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Watched:
+    """What a run did; int64. A node that does not change over time is evaluated once a sample, others once a step.
+
+    Sums over samples and evaluations: `nonzero`, `sums`, `step_spikes`. Of each sample: `events`, `amounts`, `reached`,
+    `changes`.
     """
 
     logits: Array
     """`(samples, classes)`."""
     nonzero: Mapping[str, Array]
-    """Of each node whose values are kept, how often each was not zero, in the node's shape."""
+    """How often each value was not zero, in the node's shape."""
     sums: Mapping[str, Array]
     """The same of their sums."""
     step_spikes: Mapping[str, Array]
     """Of each layer of neurons, spikes per step, `(timesteps,)`."""
-    reached: Mapping[str, int]
-    """Of each layer of neurons, how often an event or a bias arrived, or a neuron fired."""
+    events: Mapping[str, Array]
+    """`(samples, 1 + tables)`: how often any value was not zero, and the sums of its factor at each such time."""
+    amounts: Mapping[str, Array]
+    """`(samples, 1 + tables)`: the sum of the values, and of their products with the factors."""
+    met: Mapping[str, Array]
+    """The values that were met, in order."""
+    reached: Mapping[str, Array]
+    """Of each layer of neurons, how often an event or a bias arrived, or a neuron fired, `(samples,)`."""
+    changes: Mapping[str, Array]
+    """Of each layer of neurons, how often v before the reset was another than a step earlier, the first step always."""
     reach: Mapping[str, int]
     """Of each layer of neurons the largest |v| before the reset in units of its state; of the output, |sum|."""
 
@@ -69,6 +96,8 @@ class Layer:
     """Of neurons the first channels, which are no relays."""
     kept: bool
     """Whether its values are kept, and can be counted; if not, its reader computes them on the way."""
+    bits: int
+    """Of each value, where it is kept as so many bits, never negative; else 0."""
 
 
 class Native:
@@ -128,25 +157,45 @@ class Native:
         found = {layer.name: np.zeros(layer.shape, dtype=np.int64) for layer in self.layers if layer.neurons}
         return self._run(self._samples(inputs), sums=self._pointers(found)), found
 
-    def watch(self, inputs: Array) -> Watched:
-        """What the layers did, without keeping it sample by sample."""
+    def watch(self, inputs: Array, wanted: Wanted) -> Watched:
+        """What the layers did, without keeping a spike."""
         samples = self._samples(inputs)
-        kept = [layer for layer in self.layers if layer.kept]
-        nonzero, sums = ({layer.name: np.zeros(layer.shape, dtype=np.int64) for layer in kept} for _ in range(2))
+        count, of = len(samples), {layer.name: layer for layer in self.layers}
         neurons = [layer.name for layer in self.layers if layer.neurons]
-        steps = {name: np.zeros(self.timesteps, dtype=np.int64) for name in neurons}
-        reached, reach = np.zeros((2, len(self.layers)), dtype=np.int64)
+        nonzero, sums = (
+            {name: np.zeros(of[name].shape, dtype=np.int64) for name in names}
+            for names in (wanted.nonzero, wanted.sums)
+        )
+        tables = {name: np.ascontiguousarray(one, dtype=np.int32) for name, one in wanted.events.items()}
+        events = {name: np.empty((count, 1 + len(one)), dtype=np.int64) for name, one in tables.items()}
+        amounts = {name: np.empty_like(events[name]) for name in wanted.amounts}
+        met = {name: np.zeros(2 ** of[name].bits, dtype=np.uint8) for name in wanted.met}
+        steps = {name: np.zeros(self.timesteps, dtype=np.int64) for name in neurons if wanted.step_spikes}
+        each = np.array([len(tables.get(layer.name, ())) for layer in self.layers], dtype=np.int32)
+        reached, changes = np.zeros((2, count, len(self.layers)), dtype=np.int64)
+        reach = np.zeros(len(self.layers), dtype=np.int64)
         logits = self._run(
             samples,
-            nonzero=self._pointers(nonzero),
-            sums=self._pointers(sums),
-            step_spikes=self._pointers(steps),
-            reached=reached.ctypes.data,
-            reach=reach.ctypes.data,
+            **{
+                name: self._pointers(arrays)
+                for name, arrays in {
+                    **{"nonzero": nonzero, "sums": sums, "step_spikes": steps, "tables": tables},
+                    **{"events": events, "amounts": amounts, "met": met},
+                }.items()
+            },
+            table_counts=each.ctypes.data,
+            reached=reached.ctypes.data if wanted.reached else None,
+            changes=changes.ctypes.data if wanted.changes else None,
+            reach=reach.ctypes.data if wanted.reach else None,
         )
-        of = {layer.name: place for place, layer in enumerate(self.layers)}
-        met = {name: int(reach[of[name]]) for name in (*neurons, self.layers[-1].name)}
-        return Watched(logits, nonzero, sums, steps, {name: int(reached[of[name]]) for name in neurons}, met)
+        at = {layer.name: place for place, layer in enumerate(self.layers)}
+        return Watched(
+            logits, nonzero, sums, steps, events, amounts,
+            met={name: np.flatnonzero(one) for name, one in met.items()},
+            reached={name: reached[:, at[name]] for name in neurons if wanted.reached},
+            changes={name: changes[:, at[name]] for name in neurons if wanted.changes},
+            reach={name: int(reach[at[name]]) for name in (*neurons, self.layers[-1].name) if wanted.reach},
+        )  # fmt: skip
 
     def _places(self, samples: int, layers: Iterable[Layer]) -> dict[str, Array]:
         """Room for the spikes of layers."""
@@ -184,7 +233,8 @@ class Native:
     def _layer(self, index: int) -> Layer:
         node = self._library.snnkd_node_of(self._handle, index)
         shape = tuple(node.shape[: node.dimensions])
-        return Layer(node.name.decode(errors="replace"), shape, bool(node.neurons), node.own, bool(node.kept))
+        name = node.name.decode(errors="replace")
+        return Layer(name, shape, bool(node.neurons), node.own, bool(node.kept), node.bits)
 
 
 def load(source: Graph | Path | str, *, threads: int | None = None, instructions: str | None = None) -> Native:

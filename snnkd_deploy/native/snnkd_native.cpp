@@ -59,16 +59,18 @@ namespace snnkd {
 struct Instructions {
     const char* name;
     int lanes;
+    const Counters& counters;
     bool (*here)();
 };
 
 // From the narrowest to the widest.
 const std::vector<Instructions>& instruction_sets() {
     static const std::vector<Instructions> all = {
-        {"portable", portable::LANES, [] { return true; }},
+        {"portable", portable::LANES, portable::COUNTERS, [] { return true; }},
 #if defined(__x86_64__)
-        {"avx2", avx2::LANES, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
-        {"avx512", avx512::LANES,
+        {"avx2", avx2::LANES, avx2::COUNTERS,
+         [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
+        {"avx512", avx512::LANES, avx512::COUNTERS,
          [] { return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vbmi2"); }},
 #endif
@@ -298,12 +300,14 @@ namespace {
 class Running {
   public:
     Running(snnkd_network& network, const void* samples, int64_t count, const snnkd_results& results)
-        : network_(network), samples_(samples), count_(count), results_(results) {}
+        : network_(network), samples_(samples), count_(count), results_(results), factors_(network.plan, results) {}
+
+    Tally tally() const { return Tally(network_.plan, network_.instructions.counters, factors_, results_); }
 
     // Each thread takes the next sample, until there is none.
     void apart() {
         auto space = network_.workspace(1);
-        Tally tally(network_.plan, results_);
+        Tally tally = this->tally();
         const Share share{network_.plan, space->arena.data(), space->scratch[0], 0, 1, reach_of(tally),
                           results_.changes ? tally.changes.data() : nullptr};
         for (int64_t i = next_++; i < count_ && !failed_; i = next_++) {
@@ -359,6 +363,7 @@ class Running {
     const void* samples_;
     const int64_t count_;
     const snnkd_results& results_;
+    const Factors factors_;
     std::atomic<int64_t> next_{0};
     std::atomic<bool> failed_{false};
     std::mutex mutex_;
@@ -400,7 +405,7 @@ void run_all(snnkd_network& network, const void* samples, int64_t count, int thr
     }
     if (few) {
         auto space = network.workspace(threads);
-        Tally tally(network.plan, results);
+        Tally tally = running.tally();
         std::vector<Stage> stages(count * (network.plan.operations.size() + 1));
         network.team->run(threads, [&](int thread) { running.together(*space, tally, stages, thread, threads); });
         tally.hand_over(running.mutex());
@@ -409,6 +414,12 @@ void run_all(snnkd_network& network, const void* samples, int64_t count, int thr
         network.team->run(threads, [&](int) { running.guarded([&] { running.apart(); }); });
     }
     running.check();
+}
+
+// Of a value that is kept as planes of bits, how many; else 0.
+int bits_of(const Plan& plan, int index) {
+    const Value& value = plan.values[index];
+    return plan.held[index] && value.form == Form::planes ? value.planes : 0;
 }
 
 void tell(char* message, int32_t room, const char* what) {
@@ -451,7 +462,7 @@ snnkd_node snnkd_node_of(const snnkd_network* of, int32_t index) {
     const Node& node = of->plan.network.nodes[index];
     const bool neurons = node.kind == Kind::neuron;
     return {node.name.c_str(), neurons, node.dimensions, {node.shape.channels, node.shape.height, node.shape.width},
-            neurons ? node.own : node.shape.channels, of->plan.held[index]};
+            neurons ? node.own : node.shape.channels, of->plan.held[index], bits_of(of->plan, index)};
 }
 
 int snnkd_run(snnkd_network* network, const void* samples, int64_t count, int32_t threads, const snnkd_results* results,

@@ -29,6 +29,7 @@ typedef struct {
     int32_t dimensions, shape[3]; /* 3: channels, rows, columns; 1: features, and the last two are 1 */
     int32_t own;  /* of neurons: the first channels, which are no relays; else all */
     int32_t kept; /* 1 where its values are kept, and can be counted; 0 where its reader computes them on the way */
+    int32_t bits; /* of each value, where it is kept as so many bits, never negative; else 0 */
 } snnkd_node;
 
 typedef struct {
@@ -52,11 +53,17 @@ typedef struct {
     int64_t **nonzero;      /* [channel][row][column]: how often it was not zero */
     int64_t **sums;         /* [channel][row][column]: of its values */
     int64_t **step_spikes;  /* of neurons: [step] */
-    int64_t *reached;       /* [node]: of neurons how often, over steps, an event or a bias arrived or one fired */
+    int64_t *reached;       /* [sample][node]: of neurons how often, over steps, an event or a bias arrived or one fired */
     int64_t *reach;         /* [node]: of neurons the largest |v| before the reset, in 2^-fraction of a weight unit; of
                                the output the largest |sum| */
     int64_t *changes;       /* [sample][node]: of neurons how often, over steps, v before the reset was another than at
                                the step before; at the first step that of every neuron counts */
+    const int32_t **tables; /* not a result: [table][channel][row][column] factors of a node, table_counts[node] tables */
+    const int32_t *table_counts;
+    int64_t **events;       /* [sample][1 + table]: how often, over steps, something was not zero; the sums of the factors
+                               at each such time */
+    int64_t **amounts;      /* [sample][1 + table]: the same of the values, each times the factor of its place */
+    uint8_t **met;          /* of nodes with `bits`: [value], 1 where it was met, 2^bits of them */
 } snnkd_results;
 
 /*

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import astuple
+from dataclasses import asdict, astuple
 
 import numpy as np
 import pytest
 
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.compiler import lower
-from snnkd_deploy.counts import Counts, count
+from snnkd_deploy.counts import Counts, Tally, count, counted
+from snnkd_deploy.counts.native import NativeCounter, holds
 from snnkd_deploy.errors import LegalityError
 from snnkd_deploy.ir import Array, Graph
-from snnkd_deploy.native import library
+from snnkd_deploy.native import library, load
 from snnkd_deploy.target import load_target
 from tests.native.integer_networks import NETWORKS
 from tests.networks import (
@@ -26,6 +27,10 @@ from tests.networks import (
     random_inputs,
     random_network,
 )
+
+LEFT_TO_THE_REPLAY = {"attentive", "wide_input"}
+NOT_LOOKED_AT = {"membrane_changes", "values_seen", "value_range"}
+"""Where the samples of a batch count as one."""
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +77,30 @@ def assert_equal(fast: Counts, slow: Counts) -> None:
 def test_large_layers_are_counted_alike(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = NETWORKS[name]()
     assert_equal(*both(graph, random_inputs(graph, 9), monkeypatch))
+
+
+@pytest.mark.parametrize("name", sorted(set(NETWORKS) - LEFT_TO_THE_REPLAY))
+def test_samples_counted_as_one_did_the_same_operations(name: str) -> None:
+    graph = NETWORKS[name]()
+    inputs = random_inputs(graph, 7)
+    tally, native = Tally(graph, "native"), load(graph, threads=2)
+    counter = NativeCounter(graph, native, tally, per_sample=False)
+    axis = 0 if graph.input.static else 1
+    for part in np.array_split(inputs, 3, axis=axis):
+        counter.add(part)
+    met, expected = counted(tally), count(graph, inputs)
+    np.testing.assert_array_equal(met.predictions, expected.predictions)
+    for one, other in zip(met.layers, expected.layers, strict=True):
+        told = {key: value for key, value in asdict(one).items() if key not in NOT_LOOKED_AT}
+        assert told == {key: value for key, value in asdict(other).items() if key not in NOT_LOOKED_AT}
+    for node, events in expected.events.items():
+        np.testing.assert_array_equal(met.events[node], events)
+
+
+def test_products_and_numbers_that_are_no_sums_of_spikes_are_left_to_the_replay() -> None:
+    graphs = {name: make() for name, make in NETWORKS.items()}
+    left = {name for name, graph in graphs.items() if not holds(graph, load(graph), Tally(graph, "native"))}
+    assert left == LEFT_TO_THE_REPLAY
 
 
 RECIPES = {"any": ANY, "resets": EVERY_RESET, "leaks": LEAKS, "keeping": KEEPING, "ends": SPIKING_ENDS,

@@ -6,6 +6,7 @@ import multiprocessing
 import threading
 from dataclasses import replace
 from functools import cache
+from itertools import cycle
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.compiler import lower
 from snnkd_deploy.errors import BundleError, InputError, LegalityError
 from snnkd_deploy.ir import Array, Graph, MaxPool2d, Neuron, Node, Relay, SumPool2d
-from snnkd_deploy.native import Native, load
+from snnkd_deploy.native import Native, Wanted, load
 from snnkd_deploy.native.runtime import processors
 from snnkd_deploy.simulate import Record, simulate
 from snnkd_deploy.target import load_target
@@ -181,35 +182,64 @@ def test_it_runs_again_behind_a_fork() -> None:
 # ---- counts ---------------------------------------------------------------------------------------------------------
 
 
+def everything(network: Native) -> Wanted:
+    """All that can be counted, with tables of factors of any size and sign; of some nodes none."""
+    random = np.random.default_rng(0)
+    kept = [layer for layer in network.layers if layer.kept]
+    names = [layer.name for layer in kept]
+    tables = {
+        layer.name: random.integers(-(2**sized), 2**sized, (number % 3, *layer.shape))
+        for number, (layer, sized) in enumerate(zip(kept, cycle((3, 11, 22)), strict=False))
+    }
+    met = [layer.name for layer in kept if layer.bits]
+    return Wanted(names, names, tables, names, met, step_spikes=True, reached=True, changes=True, reach=True)
+
+
+def weighed(value: Array, tables: Array) -> Array:
+    """Of each sample the sum of `(time or 1, samples, *shape)`, and that of its products with each table."""
+    total = value.sum(axis=0).reshape(value.shape[1], -1)
+    return np.stack([total.sum(axis=1), *(total @ table.reshape(-1) for table in tables)], axis=1)
+
+
 def assert_counts(network: Native, graph: Graph, inputs: Array) -> None:
-    """Each sum that `watch` gives, of what the simulator computes."""
-    nonzero: dict[str, Array] = {}
-    sums: dict[str, Array] = {}
-    steps: dict[str, Array] = {}
+    """All that `watch` gives, of what the simulator computes."""
+    values: dict[str, Array] = {}
     reach = {node.name: 0 for node in (*graph.of(Neuron), graph.output)}
+    before: Array = np.zeros(0)
+    changes: dict[str, Array] = {}
 
     def note(node: Node, arguments: tuple[Array, ...], value: Array) -> None:
-        many = 0 if node is graph.output else (0, 1)
-        nonzero[node.name], sums[node.name] = (value != 0).sum(axis=many), value.sum(axis=many)
-        if isinstance(node, Neuron):
-            steps[node.name] = value.sum(axis=tuple(range(1, value.ndim)))
+        values[node.name] = value[None] if node is graph.output else value
         if node is graph.output:
             met = np.broadcast_to(arguments[0], (graph.timesteps, *arguments[0].shape[1:])).cumsum(axis=0)
             reach[node.name] = int(np.abs(met).max())
 
     def look(node: Neuron, step: int, potential: Array, fires: Array) -> None:
+        nonlocal before
         reach[node.name] = max(reach[node.name], int(np.abs(potential).max()))
+        changed = np.ones_like(fires, dtype=bool) if step == 0 else potential != before
+        changes[node.name] = changes.get(node.name, 0) + changed.reshape(len(fires), -1).sum(axis=1)
+        before = potential
 
-    expected, met = simulate(graph, inputs, note, look), network.watch(inputs)
+    wanted = everything(network)
+    expected, met = simulate(graph, inputs, note, look), network.watch(inputs, wanted)
     np.testing.assert_array_equal(met.logits, expected.logits)
     assert met.nonzero.keys() == met.sums.keys() == {layer.name for layer in network.layers if layer.kept}
     assert {node.name for node in graph.of(Neuron, SumPool2d, MaxPool2d)} <= met.nonzero.keys()
     for name in met.nonzero:
-        np.testing.assert_array_equal(met.nonzero[name], nonzero[name], err_msg=name)
-        np.testing.assert_array_equal(met.sums[name], sums[name], err_msg=name)
-    assert met.step_spikes.keys() == steps.keys()
-    for name, spikes in steps.items():
-        np.testing.assert_array_equal(met.step_spikes[name], spikes, err_msg=name)
+        value, tables = values[name], wanted.events[name]
+        np.testing.assert_array_equal(met.nonzero[name], (value != 0).sum(axis=(0, 1)), err_msg=name)
+        np.testing.assert_array_equal(met.sums[name], value.sum(axis=(0, 1)), err_msg=name)
+        np.testing.assert_array_equal(met.events[name], weighed(value != 0, tables), err_msg=name)
+        np.testing.assert_array_equal(met.amounts[name], weighed(value, tables), err_msg=name)
+    for name, found in met.met.items():
+        np.testing.assert_array_equal(found, np.unique(values[name]), err_msg=name)
+    neurons = {node.name for node in graph.of(Neuron)}
+    assert met.step_spikes.keys() == met.changes.keys() == met.reached.keys() == neurons <= met.met.keys()
+    for name in neurons:
+        fired = values[name].reshape(graph.timesteps, -1).sum(axis=1)
+        np.testing.assert_array_equal(met.step_spikes[name], fired, err_msg=name)
+        np.testing.assert_array_equal(met.changes[name], changes[name], err_msg=name)
     assert met.reach == reach
 
 
@@ -220,6 +250,22 @@ def test_sums_over_samples_are_those_of_the_simulator(name: str) -> None:
     for instructions in instruction_sets():
         assert_counts(load(graph, threads=3, instructions=instructions), graph, inputs)
     assert_counts(load(graph, threads=9), graph, inputs)
+
+
+@pytest.mark.parametrize("name", ["cnn", "residual"])
+def test_many_steps_and_samples_are_counted_beyond_what_a_byte_holds(name: str) -> None:
+    graph = replace(NETWORKS[name](), timesteps=90)
+    for instructions in instruction_sets():
+        assert_counts(load(graph, threads=1, instructions=instructions), graph, random_inputs(graph, 9))
+
+
+def test_factors_that_are_too_large_are_refused() -> None:
+    graph = mlp()
+    network = load(graph)
+    (name, *_) = (layer.name for layer in network.layers if layer.neurons)
+    shape = graph.shapes[name]
+    with pytest.raises(InputError, match="a factor of 8421505 is too large"):
+        network.watch(random_inputs(graph, 1), Wanted(events={name: np.full((1, *shape), 8421505)}))
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -236,5 +282,5 @@ def test_a_record_of_counts_leaves_the_spikes_alone() -> None:
     graph = attentive()
     network, inputs = load(graph, threads=2), random_inputs(graph, 4)
     before = network.record(inputs)
-    network.watch(inputs)
+    network.watch(inputs, everything(network))
     assert_equal(before, network.record(inputs))
