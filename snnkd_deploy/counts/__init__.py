@@ -23,12 +23,15 @@ from snnkd_deploy.counts.watch import Watch
 from snnkd_deploy.errors import InputError
 from snnkd_deploy.ir import Array, Graph, Weighing
 from snnkd_deploy.runner import parts, runner
-from snnkd_deploy.simulate import simulate
+from snnkd_deploy.simulate import sample_axis, simulate
 
 __all__ = [
     "Activations", "Counts", "FanOut", "Layer", "Neurons", "Pools", "Products", "Sums", "Synapses", "Tally",
     "ann_layers", "collapsed", "count", "counted",
 ]  # fmt: skip
+
+AT_ONCE = 2**22
+"""Numbers of samples that the native runtime is handed together, at the most."""
 
 
 def count(graph: Graph, inputs: Array, batch: int = 64) -> Counts:
@@ -37,11 +40,13 @@ def count(graph: Graph, inputs: Array, batch: int = 64) -> Counts:
     GraphError before FOLDED, InputError without samples.
     """
     who = runner(graph, inputs)
+    size = inputs.size // inputs.shape[sample_axis(graph)] if inputs.size else 1
     tally = Tally(graph, who.by)
     watch = Watch(tally)
     counter = None
     if who.native is not None and holds(graph, who.native, tally):
-        counter, batch = NativeCounter(graph, who.native, tally), 16 * batch
+        counter = NativeCounter(graph, who.native, tally)
+        batch = max(batch, min(16 * batch, AT_ONCE // size))  # each call lays out the fan-outs anew
     for part in parts(graph, inputs, batch):
         if counter is not None:
             counter.add(part)
