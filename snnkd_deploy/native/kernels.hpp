@@ -66,36 +66,67 @@ inline void add_to(int32_t* sums, V16 one) { add_wide(sums, one); }
 
 struct List {
     const Places& of;
+    const int fours;
     uint16_t* end;
     void put(uint8_t byte, Entries base) {
         set(end, get<Entries>(of.row[byte]) + base);
         end += of.count[byte];
     }
-    void byte(uint8_t byte, int base) { put(byte, Entries{} + uint16_t(base)); }
-    // The bytes of a word, the rows of each `step` behind those of the one before.
-    void word(uint64_t word, int base, int step) {
-        Entries rows = Entries{} + uint16_t(base);
-        const Entries next = Entries{} + uint16_t(step);
-        for (int shift = 0; shift < 64; shift += 8, rows += next) put(uint8_t(word >> shift), rows);
+#if defined(SNNKD_AVX512)
+    // The rows of a word, which has no more bits than are to be read: of singles one for each bit, of fours one for each
+    // nibble that is not zero.
+    void word(uint64_t word, int base, int) { fours ? nibbles(word, base) : bits(word, base); }
+
+    void bits(uint64_t word, int base) {
+        __m512i rows = _mm512_add_epi16(_mm512_loadu_si512(counted()), _mm512_set1_epi16(int16_t(base)));
+        for (int half = 0; half < 2 && word; half++, word >>= 32) {
+            _mm512_storeu_si512(end, _mm512_maskz_compress_epi16(uint32_t(word), rows));
+            end += __builtin_popcount(uint32_t(word));
+            rows = _mm512_add_epi16(rows, _mm512_set1_epi16(32));
+        }
     }
+
+    void nibbles(uint64_t word, int base) {
+        const __m128i bytes = _mm_cvtepu8_epi16(_mm_cvtsi64_si128(int64_t(word)));
+        const __m128i low = _mm_and_si128(bytes, _mm_set1_epi16(15)), high = _mm_srli_epi16(bytes, 4);
+        const __m256i each = _mm256_set_m128i(_mm_unpackhi_epi16(low, high), _mm_unpacklo_epi16(low, high));
+        const __m256i first = _mm256_slli_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(counted())), 4);
+        const __m256i rows = _mm256_add_epi16(_mm256_add_epi16(each, first), _mm256_set1_epi16(int16_t(base)));
+        const uint32_t there = _mm256_test_epi16_mask(each, each);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(end), _mm256_maskz_compress_epi16(there, rows));
+        end += __builtin_popcount(there);
+    }
+
+    static const uint16_t* counted() {
+        alignas(64) static const uint16_t numbers[32] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
+                                                         16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
+        return numbers;
+    }
+#else
+    // The rows of a word's first bytes, those of each behind those of the one before.
+    void word(uint64_t word, int base, int bytes) {
+        Entries rows = Entries{} + uint16_t(base);
+        const Entries next = Entries{} + uint16_t(8 << 2 * fours);
+        for (int byte = 0; byte < bytes; byte++, word >>= 8, rows += next) put(uint8_t(word), rows);
+    }
+#endif
 };
 
 // All events of a row of one plane, in any order within a position.
 inline uint16_t* list_row(const Value& value, const Events& events, const Places& of, int fours, const uint8_t* row,
                           uint16_t* out) {
-    List list{of, out};
+    List list{of, fours, out};
     const int step = 8 << 2 * fours;
     if (value.position <= 8) {
         for (int64_t byte = 0; byte < value.row; byte += 8)
-            if (const uint64_t word = load<uint64_t>(row + byte) & events.repeated)
-                list.word(word, int(byte) * step, step);
+            if (const uint64_t word = load<uint64_t>(row + byte) & events.repeated) list.word(word, int(byte) * step, 8);
         return list.end;
     }
     for (int x = 0; x < value.shape.width; x++)
         for (int byte = 0; byte < events.bytes; byte += 8) {
             const uint8_t* from = row + x * value.position + events.first_byte + byte;
             if (const uint64_t word = load<uint64_t>(from) & events.mask[byte / 8])
-                list.word(word, (x << events.shift[fours]) + byte * step, step);
+                list.word(word, (x << events.shift[fours]) + byte * step, std::min(8, events.bytes - byte));
         }
     return list.end;
 }
@@ -103,21 +134,16 @@ inline uint16_t* list_row(const Value& value, const Events& events, const Places
 // The events of a row, all planes, position by position; those of column x start at starts[x].
 inline void list_columns(const Value& value, const Events& events, const Places& of, int fours, int planes_apart,
                          const uint8_t* row, uint16_t* out, uint32_t* starts) {
-    List list{of, out};
+    List list{of, fours, out};
     const int step = 8 << 2 * fours;
     for (int x = 0; x < value.shape.width; x++) {
         starts[x] = uint32_t(list.end - out);
         for (int plane = 0; plane < value.planes; plane++) {
             const uint8_t* from = row + plane * value.plane() + x * value.position + events.first_byte;
             const int base = plane * planes_apart + (x << events.shift[fours]);
-            if (value.position < 8) {
-                uint64_t word = load<uint64_t>(from) & events.mask[0];
-                for (int byte = 0; word; byte++, word >>= 8) list.byte(uint8_t(word), base + byte * step);
-                continue;
-            }
             for (int byte = 0; byte < events.bytes; byte += 8)
                 if (const uint64_t word = load<uint64_t>(from + byte) & events.mask[byte / 8])
-                    list.word(word, base + byte * step, step);
+                    list.word(word, base + byte * step, std::min(8, events.bytes - byte));
         }
     }
     starts[value.shape.width] = uint32_t(list.end - out);

@@ -124,14 +124,16 @@ class PlanesPool {
     }
 
     void run() {
+        const bool usual = adds_ && in_.planes == 1 && out_.planes == 3 && w_.kernel[0] == 2 && w_.kernel[1] == 2 &&
+                           w_.stride[0] == 2 && w_.stride[1] == 2;
         for (int step = 0; step < out_.steps; step++)
             for (int y = share_.part; y < out_.shape.height; y += share_.parts) {
-                add_down(step, y);
                 switch (out_.position) {
-                    case 1: across<uint8_t>(step, y); break;
-                    case 2: across<uint16_t>(step, y); break;
-                    case 4: across<uint32_t>(step, y); break;
-                    default: across<uint64_t>(step, y);
+                    case 1: usual ? four<uint8_t, 1>(step, y) : windows<uint8_t>(step, y); break;
+                    case 2: usual ? four<uint16_t, 1>(step, y) : windows<uint16_t>(step, y); break;
+                    case 4: usual ? four<uint32_t, 1>(step, y) : windows<uint32_t>(step, y); break;
+                    case 8: usual ? four<uint64_t, 1>(step, y) : windows<uint64_t>(step, y); break;
+                    default: usual ? four<uint64_t, 0>(step, y) : windows<uint64_t>(step, y);
                 }
             }
     }
@@ -142,6 +144,30 @@ class PlanesPool {
     const Window& w_;
     const bool adds_;
     uint64_t* down_;  // [level][word]
+
+    // Sums of four spikes, 2x2 windows side by side, of positions of so many words (0: any number). No loop within that
+    // over positions, so that the compiler makes vectors of these.
+    template <class Word, int WORDS> void four(int step, int y) {
+        const uint8_t *top = share_.bits(in_, step, 0, 2 * y), *bottom = share_.bits(in_, step, 0, 2 * y + 1);
+        uint8_t* to = share_.bits(out_, step, 0, y);
+        const int64_t plane = out_.plane(), words = WORDS ? WORDS : out_.position / int64_t(sizeof(Word));
+        const auto sum = [=](int64_t left, int64_t at) {
+            const int64_t right = left + words * int64_t(sizeof(Word));
+            const Word a = load<Word>(top + left), b = load<Word>(top + right);
+            const Word c = load<Word>(bottom + left), d = load<Word>(bottom + right);
+            const Word upper = a & b, lower = c & d, one = a ^ b, other = c ^ d, carry = one & other;
+            const Word levels[3] = {Word(one ^ other), Word(upper ^ lower ^ carry), Word(upper & lower)};
+            for (int level = 0; level < 3; level++) std::memcpy(to + level * plane + at, &levels[level], sizeof(Word));
+        };
+        for (int64_t x = 0; x < out_.shape.width; x++)
+            for (int64_t word = 0; word < words; word++)
+                sum((2 * x * words + word) * int64_t(sizeof(Word)), (x * words + word) * int64_t(sizeof(Word)));
+    }
+
+    template <class Word> void windows(int step, int y) {
+        add_down(step, y);
+        across<Word>(step, y);
+    }
 
     void add_down(int step, int y) {
         const int64_t words = in_.row / 8;
