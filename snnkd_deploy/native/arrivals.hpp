@@ -33,6 +33,20 @@ class Arrivals {
         }
     }
 
+    // Whether the same leaves a node at each step.
+    static bool still(const Plan& plan, int i) {
+        const Node& node = plan.network.nodes[i];
+        const auto each = [&](int one) { return still(plan, one); };
+        switch (node.kind) {
+            case Kind::synapses: return plan.values[node.inputs[0]].steps == 1;
+            case Kind::sum_pool:
+            case Kind::max_pool:
+            case Kind::flatten:
+            case Kind::add: return std::all_of(node.inputs.begin(), node.inputs.end(), each);
+            default: return plan.values[i].steps == 1;
+        }
+    }
+
     // What leaves a node at one step.
     Bits behind(int i, int step) {
         const Node& node = plan_.network.nodes[i];
@@ -109,11 +123,17 @@ class Arrivals {
             return {uint8_t(std::any_of(given.at, given.at + given.layout.plane(), [](uint8_t one) { return one != 0; }))};
         std::vector<uint8_t> found(size_t(in.height) * in.width, 0);
         uint8_t* to = found.data();
+        const int position = given.layout.position;
         for (int y = 0; y < in.height; y++)
             for (int x = 0; x < in.width; x++, to++) {
                 const uint8_t* from = given.place(y, x);
-                for (int byte = 0; whole && byte < given.layout.position; byte++) *to |= from[byte];
-                for (int c = first; !whole && c < first + count; c++) *to |= uint8_t(given.get(c, y, x));
+                if (!whole) {
+                    for (int c = first; c < first + count; c++) *to |= uint8_t(given.get(c, y, x));
+                } else if (position >= 8) {
+                    for (int byte = 0; byte < position; byte += 8) *to |= load<uint64_t>(from + byte) != 0;
+                } else {
+                    for (int byte = 0; byte < position; byte++) *to |= from[byte] != 0;
+                }
             }
         return found;
     }
@@ -129,10 +149,14 @@ class Arrivals {
         std::vector<uint8_t> bytes(size_t(out.layout.position), 0);
         for (size_t c = 0; c < channels.size(); c++) bytes[c / 8] |= uint8_t((channels[c] != 0) << c % 8);
         if (std::all_of(bytes.begin(), bytes.end(), [](uint8_t one) { return !one; })) return;
+        const int position = out.layout.position;
         const uint8_t* from = marked.data();
-        for (int y = 0; y < out.layout.shape.height; y++)
-            for (int x = 0; x < out.layout.shape.width; x++, from++)
-                for (int byte = 0; *from && byte < out.layout.position; byte++) out.place(y, x)[byte] |= bytes[byte];
+        for (int y = 0; y < out.layout.shape.height; y++) {
+            uint8_t* to = out.place(y, 0);
+            for (int x = 0; x < out.layout.shape.width; x++, from++, to += position)
+                if (*from)
+                    for (int byte = 0; byte < position; byte++) to[byte] |= bytes[byte];
+        }
     }
 
     Bits through_pool(const Bits& given, const Node& node) {
@@ -160,16 +184,18 @@ class Arrivals {
         std::vector<uint8_t> found(size_t(height) * width, 0);
         for (int ky = 0; ky < w.kernel[0]; ky++)
             for (int kx = 0; kx < w.kernel[1]; kx++) {
-                const int left = kx * w.dilation[1] - w.padding[1];
+                const int left = kx * w.dilation[1] - w.padding[1], stride = w.stride[1];
+                const int first = left < 0 ? (stride - 1 - left) / stride : 0;  // whose column is one of the input's
+                const int past = left < in.width ? std::min(width, (in.width - 1 - left) / stride + 1) : 0;
                 for (int y = 0; y < height; y++) {
                     const int row = y * w.stride[0] + ky * w.dilation[0] - w.padding[0];
                     if (row < 0 || row >= in.height) continue;
                     const uint8_t* from = given.data() + int64_t(row) * in.width + left;
                     uint8_t* to = found.data() + int64_t(y) * width;
-                    for (int x = 0; x < width; x++) {
-                        const int column = x * w.stride[1] + left;
-                        if (column >= 0 && column < in.width) to[x] |= from[x * w.stride[1]];
-                    }
+                    if (stride == 1)
+                        for (int x = first; x < past; x++) to[x] |= from[x];
+                    else
+                        for (int x = first; x < past; x++) to[x] |= from[x * stride];
                 }
             }
         return found;

@@ -919,6 +919,13 @@ inline int64_t ones(const uint8_t* from, int64_t bytes) {
     return found;
 }
 
+inline int64_t either(const uint8_t* from, const uint8_t* other, int64_t bytes) {
+    int64_t found = 0;
+    for (int64_t at = 0; at < bytes; at += 8)
+        found += __builtin_popcountll(load<uint64_t>(from + at) | load<uint64_t>(other + at));
+    return found;
+}
+
 // Adds `worth` to a byte for each bit that is set, of steps that lie `apart`.
 inline void add_steps(const uint8_t* from, int64_t bytes, int64_t apart, int steps, uint8_t worth, uint8_t* map) {
 #if defined(SNNKD_AVX512)
@@ -968,6 +975,6 @@ inline void add_bytes(uint8_t* to, const uint8_t* from, int64_t size) {
     for (int64_t at = 0; at < size; at++) to[at] = uint8_t(to[at] + from[at]);
 }
 
-constexpr Counters COUNTERS{ones, add_steps, weigh<int16_t>, weigh<int32_t>, add_bytes};
+constexpr Counters COUNTERS{ones, either, add_steps, weigh<int16_t>, weigh<int32_t>, add_bytes};
 
 }  // namespace snnkd::SNNKD_SET

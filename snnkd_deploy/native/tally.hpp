@@ -23,6 +23,7 @@ template <class F> void each_bit(const Share& share, const Value& value, int ste
 // How bits are counted, with the instructions of one set.
 struct Counters {
     int64_t (*ones)(const uint8_t* from, int64_t bytes);
+    int64_t (*either)(const uint8_t* from, const uint8_t* other, int64_t bytes);
     void (*add_steps)(const uint8_t* from, int64_t bytes, int64_t apart, int steps, uint8_t worth, uint8_t* map);
     int64_t (*weigh_narrow)(const uint8_t* map, const int16_t* table, int64_t size, int64_t most);
     int64_t (*weigh)(const uint8_t* map, const int32_t* table, int64_t size, int64_t most);
@@ -99,7 +100,8 @@ class Factors {
 
 // Counts of one kind of one node: how often something was not zero, or the sums of values.
 struct Kept {
-    std::vector<int64_t> all;  // [row][column][channel], of all samples; empty if nobody asked
+    bool asked = false;        // for sums over all samples
+    std::vector<int64_t> all;  // [row][column][channel], of the samples before
     Table<uint8_t> some;       // of planes, as a map, what was not yet added to `all`
     int used = 0;              // the most that a byte of it may hold
     int64_t* weighed = nullptr;  // [sample][1 + table]
@@ -161,8 +163,8 @@ class Tally {
             if (op.what == What::fire) reach[op.out] = in_file_units(op);
         for (size_t i = 0; i < events_.size(); i++) {
             const Value& value = plan_.values[i];
-            if (!events_[i].all.empty()) add_up(value, events_[i], wanted_.nonzero[i]);
-            if (!amounts_[i].all.empty()) add_up(value, amounts_[i], wanted_.sums[i]);
+            if (events_[i].asked) add_up(value, events_[i], wanted_.nonzero[i]);
+            if (amounts_[i].asked) add_up(value, amounts_[i], wanted_.sums[i]);
             for (size_t step = 0; step < steps_[i].size(); step++) wanted_.step_spikes[i][step] += steps_[i][step];
             for (size_t one = 0; one < met_[i].size(); one++) wanted_.met[i][one] |= met_[i][one];
             if (wanted_.reach) wanted_.reach[i] = std::max(wanted_.reach[i], reach[i]);
@@ -180,7 +182,8 @@ class Tally {
     std::vector<bool> everywhere_;  // of neurons, whether something arrives at each of them at each step
 
     void ask(Kept& kept, int i, int64_t** maps, int64_t** sums) {
-        if (maps && maps[i]) kept.all.assign(plan_.values[i].shape.size(), 0);
+        kept.asked = maps && maps[i];
+        if (kept.asked && plan_.values[i].form == Form::numbers) kept.all.assign(plan_.values[i].shape.size(), 0);
         if (sums) kept.weighed = sums[i];
     }
 
@@ -190,17 +193,22 @@ class Tally {
         return bits < 0 ? reach[op.out] >> -bits : reach[op.out] << bits;
     }
 
-    static void add_up(const Value& value, Kept& kept, int64_t* to) {
-        flush(value, kept);
-        const int64_t places = int64_t(value.shape.height) * value.shape.width;
-        for (int64_t place = 0; place < places; place++)
-            for (int c = 0; c < value.shape.channels; c++)
-                to[c * places + place] += kept.all[place * value.shape.channels + c];
+    static void add_up(const Value& value, const Kept& kept, int64_t* to) {
+        const Shape& shape = value.shape;
+        const int64_t places = int64_t(shape.height) * shape.width;
+        for (int c = 0; c < shape.channels && kept.used; c++)
+            for (int y = 0; y < shape.height; y++)
+                for (int x = 0; x < shape.width; x++)
+                    to[c * places + y * shape.width + x] += kept.some[place_in_map(value, y, x) + c];
+        for (int64_t place = 0; place < places && !kept.all.empty(); place++)
+            for (int c = 0; c < shape.channels; c++) to[c * places + place] += kept.all[place * shape.channels + c];
     }
 
+    // What bytes can hold no longer.
     static void flush(const Value& value, Kept& kept) {
+        kept.all.resize(value.shape.size());
         int64_t* to = kept.all.data();
-        for (int y = 0; kept.used && y < value.shape.height; y++)
+        for (int y = 0; y < value.shape.height; y++)
             for (int x = 0; x < value.shape.width; x++) {
                 const uint8_t* from = kept.some.data() + place_in_map(value, y, x);
                 for (int c = 0; c < value.shape.channels; c++) *to++ += from[c];
@@ -260,7 +268,7 @@ class Tally {
         return total;
     }
 
-    static bool wants(const Kept& kept) { return kept.weighed || !kept.all.empty(); }
+    static bool wants(const Kept& kept) { return kept.weighed || kept.asked; }
 
     // `add(step, steps, map)` adds what some steps hold, each at most `most`; `total` is the sum over the sample.
     template <class Add>
@@ -271,8 +279,8 @@ class Tally {
         int64_t* weighed = begun(kept, i, sample);
         if (weighed) weighed[0] = total;
         const bool apart = weighed && !factors.empty();  // a map of this sample alone
-        if (!apart && kept.all.empty()) return;
-        if (!kept.all.empty() && kept.some.empty()) kept.some.resize(size);
+        if (!apart && !kept.asked) return;
+        if (kept.asked && kept.some.empty()) kept.some.resize(size);
         uint8_t* map = apart ? share.scratch.take<uint8_t>(size) : nullptr;
         const int at_once = FULL / most;
         for (int step = 0; step < value.steps; step += at_once) {
@@ -282,7 +290,7 @@ class Tally {
                 add(step, steps, map);
                 for (size_t k = 0; k < factors.size(); k++) weighed[1 + k] += factors[k].weigh(counters_, map);
             }
-            if (kept.all.empty()) continue;
+            if (!kept.asked) continue;
             if (kept.used + steps * most > FULL) flush(value, kept);
             kept.used += steps * most;
             if (apart) counters_.add_bytes(kept.some.data(), map, size);
@@ -350,12 +358,16 @@ class Tally {
         const Value& value = plan_.values[i];
         const int from = plan_.network.nodes[i].inputs[0];
         if (everywhere_[i]) return value.shape.size() * value.steps;
+        const bool still = Arrivals::still(plan_, from);
+        uint8_t* reached = nullptr;
         int64_t total = 0;
         for (int step = 0; step < value.steps; step++) {
-            share.scratch.clear();
-            Bits found = Arrivals(share).behind(from, step);
-            Arrivals::join(found, share.bits(value, step, 0, 0));
-            total += counters_.ones(found.at, value.plane());
+            if (!step || !still) {
+                share.scratch.clear();
+                reached = Arrivals(share).behind(from, step).at;
+            }
+            const uint8_t* fired = share.bits(value, step, 0, 0);
+            total += counters_.either(reached, fired, value.plane());
         }
         return total;
     }
