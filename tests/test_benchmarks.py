@@ -136,9 +136,9 @@ def test_lowering_is_measured_for_each_target(tmp_path: Path) -> None:
 
 
 def test_what_counting_adds_is_measured(tmp_path: Path) -> None:
-    found = figures("counting.py", tmp_path, "--counters", "native runtime", "torch forward", "integer simulator")
+    found = figures("counting.py", tmp_path, "--counters", "torch forward", "native runtime, by sample")
     assert found["exact operation counts, added to a forward pass", "S"]["must"] == 5
-    assert ("counts of integer simulator, added", "S") in found
+    assert ("counts of native runtime, by sample, added", "S") in found
 
 
 def test_start_up_is_measured(tmp_path: Path) -> None:

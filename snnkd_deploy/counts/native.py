@@ -41,14 +41,10 @@ class _Source:
 
 
 class NativeCounter:
-    """Runs batches natively and hands a tally what they did; see `holds`.
+    """Runs batches natively and hands a tally what they did; see `holds`."""
 
-    Without `per_sample` the samples of a batch count as one, and membranes and values are not looked at: the same
-    operations of each layer, at a fraction of the cost.
-    """
-
-    def __init__(self, graph: Graph, native: Native, tally: Tally, per_sample: bool = True) -> None:
-        self.graph, self.native, self.tally, self._per_sample = graph, native, tally, per_sample
+    def __init__(self, graph: Graph, native: Native, tally: Tally) -> None:
+        self.graph, self.native, self.tally = graph, native, tally
         self._watch = Watch(tally)
         self._readers = _readers(graph)
         layers = {layer.name: layer for layer in native.layers}
@@ -60,16 +56,11 @@ class NativeCounter:
                 source = self._sources.setdefault(name, _Source())
                 whole = (table.astype(np.int64) for table in tally.fan_out(node.name))
                 self._reads[node.name] = [source.column(table) for table in whole]
-        read = [self.graph[name] for name in self._reads]
-        weighed = [node for node in read if isinstance(node, Weighing)]
+        weighed = [graph[name] for name in self._reads if isinstance(graph[name], Weighing)]
+        maps = {_source(graph, node) for node in weighed}
         sums = {_source(graph, node) for node in weighed if self._adds(node)}
-        if per_sample:
-            tables = {name: _stacked(layers[name], source.tables) for name, source in self._sources.items()}
-            maps = {_source(graph, node) for node in weighed}
-            self._wanted = Wanted(maps, (), tables, sums, sums, step_spikes=True, reached=True, changes=True)
-        else:
-            maps = {_source(graph, node) for node in read}
-            self._wanted = Wanted(maps, sums, step_spikes=True, reached=True)
+        tables = {name: _stacked(layers[name], source.tables) for name, source in self._sources.items()}
+        self._wanted = Wanted(maps, (), tables, sums, sums, step_spikes=True, reached=True, changes=True)
 
     def add(self, inputs: Array) -> None:
         """A batch, as `simulate` takes it."""
@@ -77,28 +68,25 @@ class NativeCounter:
         found, tally = self.native.watch(inputs, self._wanted), self.tally
         tally.predictions.append(found.logits.argmax(axis=1))
         for name, steps in found.step_spikes.items():
-            reached = found.reached[name]
-            if self._per_sample:
-                tally.add(name, "membrane_changes", found.changes[name])
-            tally.spiked(name, steps, found.events[name][:, 0] if self._per_sample else steps.sum(keepdims=True))
-            tally.add(name, "updates_active", reached if self._per_sample else reached.sum(keepdims=True))
+            tally.spiked(name, steps, found.events[name][:, 0])
+            tally.add(name, "updates_active", found.reached[name])
+            tally.add(name, "membrane_changes", found.changes[name])
         for name, reads in self._reads.items():
-            node = self.graph[name]
-            source = _source(self.graph, node)
-            if source in found.nonzero:
-                tally.mapped(name, found.nonzero[source], found.sums.get(source))
-            if self._per_sample:
-                self._read(node, source, reads, found)
+            self._read(self.graph[name], reads, found)
 
-    def _read(self, node: Node, source: str, reads: list[Read], found: Watched) -> None:
-        """What each sample did at a layer."""
-        self.tally.add(node.name, "events_in", found.events[source][:, 0])
+    def _read(self, node: Node, reads: list[Read], found: Watched) -> None:
+        """What a layer read."""
+        source, tally = _source(self.graph, node), self.tally
+        tally.add(node.name, "events_in", found.events[source][:, 0])
         for (column, times), what in zip(reads, PAIRS, strict=False):
-            self.tally.add(node.name, what, times * found.events[source][:, column])
-        if isinstance(node, Weighing) and self._adds(node):
+            tally.add(node.name, what, times * found.events[source][:, column])
+        if not isinstance(node, Weighing):
+            return
+        tally.mapped(node.name, found.nonzero[source])
+        if self._adds(node):
             for (column, times), what in zip(reads, UNITS, strict=True):
-                self.tally.add(node.name, what, times * found.amounts[source][:, column])
-            self.tally.seen.setdefault(node.name, Seen()).meet(found.met[source])
+                tally.add(node.name, what, times * found.amounts[source][:, column])
+            tally.seen.setdefault(node.name, Seen()).meet(found.met[source])
 
     def _watch_input(self, x: Array) -> None:
         self.tally.samples += x.shape[1]

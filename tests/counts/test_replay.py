@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, astuple
+from dataclasses import astuple
 
 import numpy as np
 import pytest
 
 from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.compiler import lower
-from snnkd_deploy.counts import Counts, Tally, count, counted
-from snnkd_deploy.counts.native import NativeCounter, holds
+from snnkd_deploy.counts import Counts, Tally, count
+from snnkd_deploy.counts.native import holds
 from snnkd_deploy.errors import LegalityError
 from snnkd_deploy.ir import Array, Graph
 from snnkd_deploy.native import library, load
@@ -29,8 +29,6 @@ from tests.networks import (
 )
 
 LEFT_TO_THE_REPLAY = {"attentive", "wide_input"}
-NOT_LOOKED_AT = {"membrane_changes", "values_seen", "value_range"}
-"""Where the samples of a batch count as one."""
 
 
 @pytest.fixture(autouse=True)
@@ -77,24 +75,6 @@ def assert_equal(fast: Counts, slow: Counts) -> None:
 def test_large_layers_are_counted_alike(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = NETWORKS[name]()
     assert_equal(*both(graph, random_inputs(graph, 9), monkeypatch))
-
-
-@pytest.mark.parametrize("name", sorted(set(NETWORKS) - LEFT_TO_THE_REPLAY))
-def test_samples_counted_as_one_did_the_same_operations(name: str) -> None:
-    graph = NETWORKS[name]()
-    inputs = random_inputs(graph, 7)
-    tally, native = Tally(graph, "native"), load(graph, threads=2)
-    counter = NativeCounter(graph, native, tally, per_sample=False)
-    axis = 0 if graph.input.static else 1
-    for part in np.array_split(inputs, 3, axis=axis):
-        counter.add(part)
-    met, expected = counted(tally), count(graph, inputs)
-    np.testing.assert_array_equal(met.predictions, expected.predictions)
-    for one, other in zip(met.layers, expected.layers, strict=True):
-        told = {key: value for key, value in asdict(one).items() if key not in NOT_LOOKED_AT}
-        assert told == {key: value for key, value in asdict(other).items() if key not in NOT_LOOKED_AT}
-    for node, events in expected.events.items():
-        np.testing.assert_array_equal(met.events[node], events)
 
 
 def test_products_and_numbers_that_are_no_sums_of_spikes_are_left_to_the_replay() -> None:
