@@ -169,7 +169,8 @@ def table(results: dict[str, list[Row]]) -> str:
 def settings_of(given: argparse.Namespace) -> dict[str, Any]:
     """What decides the figures, and the versions; which methods and how many seeds may grow from run to run."""
     plain = {key: str(value) if isinstance(value, Path) else value for key, value in vars(given).items()}
-    for key in ("out", "data_dir", "teacher", "methods", "seeds"):
+    unused = ("teacher_width", "teacher_depth", "teacher_epochs") if given.teacher else ()
+    for key in ("out", "data_dir", "teacher", "methods", "seeds", *unused):
         del plain[key]
     teacher = open_run(given.teacher).document["teacher"] if given.teacher else "one per seed"
     return {**plain, "teacher": teacher, "python": platform.python_version(), "torch": torch.__version__}
