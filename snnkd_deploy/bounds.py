@@ -29,11 +29,9 @@ from snnkd_deploy.ir import (
     Relu,
     SumPool2d,
 )
-from snnkd_deploy.numerics import conv2d, linear, scale_by_fraction
+from snnkd_deploy.numerics import EXACT_FLOAT32, conv2d, linear, scale_by_fraction
 
 Interval = tuple[Array, Array]
-EXACT32 = 2**24
-"""Whole numbers below it are exact in float32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +148,7 @@ def _weighted(node: Linear | Conv2d, low: Array, high: Array) -> Interval:
 def _exact_type(weight: Array) -> type[np.floating[Any]]:
     """Floats that hold sums over the taps of any kernel; products with ones add short rows faster than sums do."""
     most = int(max(weight.max(initial=0), -int(weight.min(initial=0)))) * weight[0, 0].size
-    return np.float32 if most < EXACT32 else np.float64
+    return np.float32 if most < EXACT_FLOAT32 else np.float64
 
 
 def _attended(node: Attention, given: list[Interval], graph: Graph) -> Interval:

@@ -24,7 +24,7 @@ from snnkd_deploy.calibration import Calibration
 from snnkd_deploy.counts import Tally
 from snnkd_deploy.counts.attention import products
 from snnkd_deploy.counts.reach import Reach, active, reach
-from snnkd_deploy.counts.tally import EXACT32, PAIRS, UNITS
+from snnkd_deploy.counts.tally import PAIRS, UNITS
 from snnkd_deploy.errors import GraphError
 from snnkd_deploy.ir import (
     Add,
@@ -42,6 +42,7 @@ from snnkd_deploy.ir import (
     Weighing,
     Window,
 )
+from snnkd_deploy.numerics import EXACT_FLOAT32
 from snnkd_deploy.passes.fold_batchnorm import fold_batchnorm
 from snnkd_deploy.target import load_target
 from snnkd_deploy.torch_sums import Summed, numbers, ones, summed, whole, wide
@@ -165,7 +166,7 @@ class _Hooks:
         """Work of each sample: its map times the fan-out, in a type that holds it exactly."""
         reads = self.tally.fan_out(name)
         most = float(rows.max()) * max(float(reads[0].sum(dtype=np.float64)), rows.shape[1])
-        rows = rows.double() if most >= EXACT32 else rows
+        rows = rows.double() if most >= EXACT_FLOAT32 else rows
         if fields == PAIRS:
             self.tally.add(name, "events_in", whole(rows @ ones(rows, rows.shape[1])))
         for read, what in zip(reads, fields, strict=False):

@@ -16,10 +16,9 @@ from snnkd_deploy.counts.kinds import Carried, carried
 from snnkd_deploy.counts.seen import Seen
 from snnkd_deploy.errors import GraphError
 from snnkd_deploy.ir import Array, Graph, Node, Pool, Stage, Weighing, Window
+from snnkd_deploy.numerics import EXACT_FLOAT32
 
 PAIRS, UNITS = ("synops", "synops_nonzero"), ("synops_unit", "synops_unit_nonzero")
-EXACT32 = 2**24
-"""Whole numbers below it are exact in float32, and so are their sums in any order."""
 
 
 class Tally:
@@ -102,7 +101,7 @@ class Tally:
         flat = events.reshape(len(events), -1)
         terms = max(float(self._maps[name][0].sum(dtype=np.float64)), *flat.shape)
         largest = terms * float(flat.max(initial=0))
-        return flat.astype(np.float32 if largest < EXACT32 else np.float64, copy=False)
+        return flat.astype(np.float32 if largest < EXACT_FLOAT32 else np.float64, copy=False)
 
     def _fan_out(self, node: Node) -> list[Array]:
         """Reads of each input, and of synapses those by weights that are not zero; float32, no input has 2**24."""

@@ -68,10 +68,6 @@ struct List {
     const Places& of;
     const int fours;
     uint16_t* end;
-    void put(uint8_t byte, Entries base) {
-        set(end, get<Entries>(of.row[byte]) + base);
-        end += of.count[byte];
-    }
 #if defined(SNNKD_AVX512)
     // The rows of a word, which has no more bits than are to be read: of singles one for each bit, of fours one for each
     // nibble that is not zero.
@@ -103,6 +99,10 @@ struct List {
         return numbers;
     }
 #else
+    void put(uint8_t byte, Entries base) {
+        set(end, get<Entries>(of.row[byte]) + base);
+        end += of.count[byte];
+    }
     // The rows of a word's first bytes, those of each behind those of the one before.
     void word(uint64_t word, int base, int bytes) {
         Entries rows = Entries{} + uint16_t(base);
